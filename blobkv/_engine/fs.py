@@ -1,0 +1,306 @@
+"""The one module that touches the operating system: files as the engine needs them.
+
+`FileSystem` is the seam. The engine knows nothing of descriptors or processes; tests and
+users swap in `blobkv.testing.SimulatedDisk` to lose power, fill up, or lie. `OSFileSystem`
+is the real one. Paths are absolute strings with "/" between names.
+
+What every implementation promises:
+
+* A new file is created exclusively, with mode 0600, and no symlink is followed to it.
+* `WritableFile.append` writes all of its bytes or raises `OSError`; after an error the file
+  may hold any part of them, and `truncate` cuts it back.
+* Bytes are durable only after `sync` returns; a name created, renamed, or removed is durable
+  only after `sync_directory` of its directory returns.
+* `map` gives a buffer whose slices are `bytes`; it stays valid after `remove`.
+
+A mapped file is never truncated by the engine (reading it would be SIGBUS, not an error);
+verify, backup, and compaction use `open`, so that a bad disk gives `OSError`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import socket
+import sys
+import time
+import weakref
+from typing import TYPE_CHECKING, Final, Protocol
+
+from blobkv.errors import LockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Mapped = bytes | mmap.mmap
+
+_FILE_MODE: Final = 0o600
+_DIRECTORY_MODE: Final = 0o700
+_LOCK_POLL_SECONDS: Final = 0.02
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW
+_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+
+
+class WritableFile(Protocol):
+    """A new file, written from its start to its end."""
+
+    def append(self, data: bytes) -> None:
+        """Write all of `data` at the end."""
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to `size` bytes; the next append goes there."""
+
+    def sync(self) -> None:
+        """Make the bytes and the size durable."""
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+
+
+class ReadableFile(Protocol):
+    """A file read by position."""
+
+    @property
+    def size(self) -> int:
+        """The file's size in bytes, now."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; fewer only at the end of the file."""
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+
+
+class Lock(Protocol):
+    """An exclusive claim on a store, held until released or until the process ends."""
+
+    def release(self) -> None:
+        """Give the claim up. Idempotent."""
+
+
+class FileSystem(Protocol):
+    """What the engine asks of a file system."""
+
+    def make_directory(self, path: str) -> None:
+        """Make the directory and its missing parents, durably; one that exists is fine."""
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in the directory, sorted."""
+
+    def create(self, path: str) -> WritableFile:
+        """Make a new file; FileExistsError if the name is taken."""
+
+    def open(self, path: str) -> ReadableFile:
+        """Open a file for reading."""
+
+    def map(self, path: str) -> Mapped:
+        """Return the whole file as a buffer, without reading it where that can be helped."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Give the file another name, replacing what has it."""
+
+    def remove(self, path: str) -> None:
+        """Remove the name; readers that have the file keep it."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in the directory durable."""
+
+    def identity(self, path: str) -> tuple[int, ...]:
+        """Return numbers that change when the file is replaced by `rename`."""
+
+    def lock(self, path: str, timeout: float) -> Lock:
+        """Claim the lock file, waiting up to `timeout` seconds; LockedError if it is held."""
+
+
+class OSFileSystem:
+    """The real file system.
+
+    Args:
+        use_mmap: Whether `map` maps. Without, it reads each file into memory whole, for
+            file systems where a mapping is slow or refused.
+    """
+
+    def __init__(self, *, use_mmap: bool = True) -> None:
+        self._use_mmap = use_mmap
+
+    def make_directory(self, path: str) -> None:
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path)
+        self.make_directory(parent)
+        try:
+            os.mkdir(path, _DIRECTORY_MODE)
+        except FileExistsError:
+            # Another process was quicker, or the name is a file's: then say so.
+            if not os.path.isdir(path):
+                raise
+        else:
+            os.chmod(path, _DIRECTORY_MODE)
+        self.sync_directory(parent)
+
+    def names(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
+    def create(self, path: str) -> WritableFile:
+        fd = os.open(path, _CREATE, _FILE_MODE)
+        os.fchmod(fd, _FILE_MODE)
+        return _OSWritableFile(fd)
+
+    def open(self, path: str) -> ReadableFile:
+        return _OSReadableFile(os.open(path, _READ))
+
+    def map(self, path: str) -> Mapped:
+        fd = os.open(path, _READ)
+        try:
+            size = os.fstat(fd).st_size
+            if size == 0:
+                return b""
+            if self._use_mmap:
+                return mmap.mmap(fd, size, prot=mmap.PROT_READ)
+            return _read_all(fd, 0, size)
+        finally:
+            os.close(fd)
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def remove(self, path: str) -> None:
+        os.unlink(path)
+
+    def sync_directory(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def identity(self, path: str) -> tuple[int, ...]:
+        status = os.stat(path, follow_symlinks=False)
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def lock(self, path: str, timeout: float) -> Lock:
+        fd = os.open(path, _LOCK, _FILE_MODE)
+        try:
+            _claim(fd, path, timeout)
+            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n"
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, holder.encode(), 0)
+        except BaseException:
+            os.close(fd)
+            raise
+        return _OSLock(fd)
+
+
+class _OSWritableFile:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._size = 0
+
+    def append(self, data: bytes) -> None:
+        written = os.pwrite(self._fd, data, self._size)
+        self._size += written
+        if written < len(data):
+            self.append(data[written:])
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        self._size = size
+
+    def sync(self) -> None:
+        if sys.platform == "darwin":
+            # fsync there stops at the drive's cache.
+            fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+class _OSReadableFile:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        return _read_all(self._fd, offset, size)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+class _OSLock:
+    """Held by flock: unlike fcntl's locks, closing another descriptor does not drop it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def on_fork(callback: Callable[[], None]) -> None:
+    """Call the bound method `callback` in every forked child, for as long as its object lives."""
+    _FORK_CALLBACKS.append(weakref.WeakMethod(callback))
+
+
+_FORK_CALLBACKS: Final[list[weakref.WeakMethod[Callable[[], None]]]] = []
+
+
+def _after_fork_in_child() -> None:
+    for reference in _FORK_CALLBACKS:
+        callback = reference()
+        if callback is not None:
+            callback()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _read_all(fd: int, offset: int, size: int) -> bytes:
+    data = os.pread(fd, size, offset)
+    if len(data) == size or not data:
+        return data
+    # One call moves at most about 2 GiB; only then is there more to read.
+    parts = [data]
+    while data:
+        offset += len(data)
+        size -= len(data)
+        data = os.pread(fd, size, offset)
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _claim(fd: int, path: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                pid, host = _holder(fd)
+                raise LockedError(os.path.dirname(path), pid, host, timeout) from None
+            time.sleep(_LOCK_POLL_SECONDS)
+        else:
+            return
+
+
+def _holder(fd: int) -> tuple[int | None, str | None]:
+    try:
+        holder = json.loads(os.pread(fd, 4096, 0))
+        return int(holder["pid"]), str(holder["host"])
+    except (ValueError, KeyError, TypeError):
+        # The holder is just writing it, or died while it did.
+        return None, None
