@@ -106,6 +106,26 @@ class IngestStatus:
     updated: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One imported image: a name for a stack of committed snapshots.
+
+    Attributes:
+        name: The image's name, unique under one root and namespace.
+        digest: The digest of its manifest.
+        blobs: The blobs the image itself holds: its manifest and its config. Its layers'
+            blobs are held by its snapshots.
+        snapshots: The names (chain IDs) of its committed snapshots, the base first.
+        created: When it was recorded.
+    """
+
+    name: str
+    digest: str
+    blobs: tuple[str, ...]
+    snapshots: tuple[str, ...]
+    created: datetime
+
+
 class Snapshotter(Protocol):
     """Keeps snapshots. Safe to call from many threads.
 

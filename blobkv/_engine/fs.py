@@ -253,7 +253,7 @@ class _OSLock:
 
 def on_fork(callback: Callable[[], None]) -> None:
     """Call the bound method `callback` in every forked child, for as long as its object lives."""
-    _FORK_CALLBACKS.append(weakref.WeakMethod(callback))
+    _FORK_CALLBACKS.append(weakref.WeakMethod(callback, _FORK_CALLBACKS.remove))
 
 
 _FORK_CALLBACKS: Final[list[weakref.WeakMethod[Callable[[], None]]]] = []
