@@ -1,0 +1,126 @@
+"""Imports point down only, and one module alone touches the operating system.
+
+Method: parse every module of both packages; each import of a sibling must go to a lower
+layer or stay within its own, the whole graph must be free of cycles, and a module that no
+layer names fails, so that a new one is placed on purpose.
+"""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Lowest first. A module may import its own layer and those above it in this list.
+BLOBKV = (
+    ("errors",),
+    ("keys",),
+    ("testing.nodes", "testing.volume", "testing.disk", "testing"),
+    ("_engine", "_engine.fs", "_engine.format", "_engine.table_format", "_engine.ranges"),
+    ("_engine.log", "_engine.memtable", "_engine.overlay", "_engine.table"),
+    ("_engine.merge", "_engine.manifest"),
+    ("_engine.recovery", "_engine.compaction", "_engine.verify"),
+    ("cursor", "transaction", "store"),
+    ("",),
+    ("cli",),
+    ("__main__",),
+)
+BLOBMAP = (
+    ("errors",),
+    ("digest", "filters", "contracts", "schema"),
+    ("refs",),
+    ("snapshotter", "reconcile"),
+    ("local.content", "local.native", "local"),
+    ("oci",),
+    ("",),
+    ("cli",),
+    ("__main__",),
+)
+PUBLIC_BLOBKV = {"blobkv", "blobkv.errors", "blobkv.keys", "blobkv.testing"}
+OPERATING_SYSTEM = {"os", "fcntl", "mmap", "pathlib", "shutil", "tempfile"}
+
+
+def modules(package: str) -> dict[str, ast.Module]:
+    """Every module by its name within the package; the package itself is ""."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT / package).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Every module the tree imports, in full, wherever the statement stands."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def siblings(package: str) -> dict[str, set[str]]:
+    """For every module of the package, the modules of the package it imports."""
+    known = modules(package)
+    graph: dict[str, set[str]] = {}
+    for name, tree in known.items():
+        graph[name] = set()
+        for target in imports(tree):
+            if target.split(".")[0] == package:
+                inner = target.removeprefix(package).removeprefix(".")
+                graph[name].add(inner if inner in known else inner.rpartition(".")[0])
+    return graph
+
+
+@pytest.mark.parametrize(("package", "layers"), [("blobkv", BLOBKV), ("blobmap", BLOBMAP)])
+def test_imports_point_down(package: str, layers: tuple[tuple[str, ...], ...]) -> None:
+    rank = {name: i for i, layer in enumerate(layers) for name in layer}
+    graph = siblings(package)
+    unplaced = graph.keys() - rank.keys()
+    upward = [
+        f"{name} -> {target}"
+        for name, targets in graph.items()
+        for target in targets
+        if name in rank and rank[target] > rank[name]
+    ]
+
+    assert not unplaced, "place these in a layer"
+    assert not upward
+    TopologicalSorter(graph).prepare()
+
+
+def test_only_fs_touches_the_operating_system() -> None:
+    for name, tree in modules("blobkv").items():
+        used = {target.split(".")[0] for target in imports(tree)} & OPERATING_SYSTEM
+        assert not used or name == "_engine.fs", f"blobkv.{name} imports {used}"
+
+
+def test_the_engine_is_imported_by_the_store_only() -> None:
+    outside = {"cursor", "transaction", "store", "", "testing.disk"}
+    for name, targets in siblings("blobkv").items():
+        if any(target.startswith("_engine") for target in targets):
+            assert name in outside or name.startswith("_engine"), name
+
+
+def test_blobmap_uses_public_names_of_blobkv_only() -> None:
+    for name, tree in modules("blobmap").items():
+        for target in imports(tree):
+            if target.split(".")[0] == "blobkv":
+                module, _, member = target.rpartition(".")
+                assert module in PUBLIC_BLOBKV or target == "blobkv", (
+                    f"blobmap.{name}: {target}"
+                )
+                assert not member.startswith("_"), f"blobmap.{name}: {target}"
+
+
+def test_blobkv_knows_nothing_of_blobmap() -> None:
+    for name, tree in modules("blobkv").items():
+        assert not any(t.split(".")[0] == "blobmap" for t in imports(tree)), name
