@@ -1,0 +1,20 @@
+"""The command `blobkv`, which is in the extra `cli`, so that the library needs no click."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command, or say how to install it."""
+    try:
+        from blobkv.cli import blobkv  # noqa: PLC0415 - only here may click be missing.
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        sys.exit("blobkv: this command needs click; run: pip install 'blobkv[cli]'")
+    blobkv(prog_name="blobkv")
+
+
+if __name__ == "__main__":
+    main()

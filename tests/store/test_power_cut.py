@@ -1,0 +1,118 @@
+"""Losing power at any single file operation loses no acknowledged commit, nor half of one.
+
+Method: run a fixed workload once to count its file operations, then once more for each of
+them, cutting the power there. Whatever of several possible disks comes up afterwards must
+open, verify, and hold the state after one commit, none older than the last acknowledged
+durable one. Then the power is cut a second time, at each operation of that recovery.
+
+The same run on a disk whose syncs lie must fail the same test, or it tests nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+
+import pytest
+from hypothesis import settings
+from support import buckets
+from support.workload import ROOT, Trace, open_store, run
+
+import blobkv
+from blobkv.testing import Keep, PowerCut, SimulatedDisk
+
+pytestmark = pytest.mark.filterwarnings(
+    # A background thread of the store that lost its power says so; nobody is left to hear it.
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)
+
+SEEDS = max(2, settings().max_examples // 100)
+KEEPS: tuple[Keep, ...] = ("all", "none", *("random",) * SEEDS)
+
+
+def test_the_whole_run_survives_a_cut_at_its_end() -> None:
+    disk, trace = SimulatedDisk(), Trace()
+    run(disk, trace)
+
+    for keep in KEEPS:
+        assert recover(disk.crash(random.Random(0), keep=keep)) == trace.states[-1]
+
+
+@pytest.mark.slow
+def test_a_cut_at_every_operation() -> None:
+    points = 0
+    for number in range(1, operations_of_a_run() + 1):
+        disk, trace = cut_run(number)
+        for seed, keep in enumerate(KEEPS):
+            survivors = recover(disk.crash(random.Random(seed), keep=keep))
+            assert trace.accepts(survivors), f"operation {number}, {keep} {seed}"
+            points += 1
+    print(f"{points} power cuts")
+
+
+@pytest.mark.slow
+def test_a_second_cut_at_every_operation_of_the_recovery() -> None:
+    points = 0
+    for number in range(1, operations_of_a_run() + 1):
+        disk, trace = cut_run(number)
+        rng = random.Random(number)
+        first = disk.crash(rng)
+        rehearsal = first.crash(rng, keep="all")
+        recover(rehearsal)
+        for second in range(1, rehearsal.operations + 1):
+            again = first.crash(rng, keep="all")
+            again.cut_at = second
+            with pytest.raises(PowerCut):
+                recover(again)
+            survivors = recover(again.crash(rng))
+            assert trace.accepts(survivors), f"operations {number} and {second}"
+            points += 1
+    print(f"{points} second power cuts")
+
+
+def test_what_a_store_showed_after_a_cut_stays() -> None:
+    """What was not acknowledged may survive a cut or not, but not first show and then go."""
+    for number in range(1, operations_of_a_run() + 1, 3):
+        disk, _ = cut_run(number)
+        rng = random.Random(number)
+        once = disk.crash(rng)
+        shown = recover(once)
+
+        assert recover(once.crash(rng, keep="none")) == shown, f"operation {number}"
+
+
+def test_a_lying_disk_is_found_out() -> None:
+    caught = 0
+    for number in range(1, operations_of_a_run() + 1, 5):
+        disk, trace = cut_run(number, lie=True)
+        try:
+            survivors = recover(disk.crash(random.Random(number), keep="none"))
+        except blobkv.CorruptionError:
+            caught += 1
+        else:
+            caught += not trace.accepts(survivors)
+
+    assert caught > 0
+
+
+def operations_of_a_run() -> int:
+    disk = SimulatedDisk()
+    run(disk, Trace())
+    return disk.operations
+
+
+def cut_run(number: int, *, lie: bool = False) -> tuple[SimulatedDisk, Trace]:
+    disk, trace = SimulatedDisk(lie=lie), Trace()
+    disk.cut_at = number
+    with suppress(PowerCut):
+        run(disk, trace)
+    return disk, trace
+
+
+def recover(disk: SimulatedDisk) -> buckets.Contents:
+    """Open what a power cut left, verify it, and return all it holds."""
+    disk.make_directory(ROOT)
+    with open_store(disk) as store:
+        assert store.verify().ok
+        with store.view() as txn:
+            return buckets.dump(txn)
