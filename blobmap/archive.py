@@ -1,0 +1,242 @@
+"""One tar read once, from its first byte to its last, with nothing in it trusted.
+
+`tarfile` knows the dialects (ustar, pax, GNU, sparse); this module keeps it honest:
+
+* It is fed by a file that only goes forward, so a header that points back is damage.
+* A header, with all its extensions, is at most `HEADER_SIZE_MAX` bytes: no header can ask
+  for memory.
+* `tarfile` ends quietly at a header it cannot read; here that is `DataLoss`.
+* Members are not remembered, so memory does not grow with their number.
+* Names and link targets are text with `surrogateescape`: any bytes come back from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tarfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Self, cast
+
+from blobmap.errors import DataLoss, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blobmap.compression import Source
+
+HEADER_SIZE_MAX: Final = 1 << 20
+_CHUNK_SIZE: Final = 1 << 17
+
+# What tarfile lets out when a header is not what it says: its own errors, and those of
+# int(), of indexing, and of headers nested in headers.
+_HEADER_ERRORS: Final = (
+    tarfile.TarError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    ValueError,
+)
+
+
+class Archive:
+    """A tar being read.
+
+    Iterating gives each member once, in order. A member's `data` is read before the next
+    step or not at all.
+
+    Attributes:
+        name: What the tar is called in errors.
+    """
+
+    def __init__(
+        self, source: Source, *, name: str, seek: Callable[[int], object] | None = None
+    ) -> None:
+        """Start at the first byte of `source`.
+
+        Args:
+            source: The plain tar.
+            name: What to call it in an error.
+            seek: Moves the source to an offset, so that unread data is passed over and not
+                read. `digest` then has no meaning.
+        """
+        self.name = name
+        self._bytes = _Forward(source, name, seek)
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        """Yield each member.
+
+        Raises:
+            DataLoss: The tar is damaged or ends early.
+        """
+        if self._bytes.at_end():
+            return
+        archive = self._open()
+        while (member := self._next(archive)) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # Documented, not typed.
+            if member.size < 0 or member.offset_data != self._bytes.tell():
+                raise DataLoss(f"{self.name}: {member.name}: a header with a false size")
+            yield member
+            self._bytes.seek(archive.offset)
+
+    def data(self, member: tarfile.TarInfo) -> Iterator[tuple[int, bytes]]:
+        """Yield `(offset in the file, bytes)` pairs; a sparse member's holes are left out.
+
+        Raises:
+            DataLoss: The tar ends inside the member.
+            InvalidArgument: A sparse member's map is not in order or not inside its size.
+        """
+        for start, size in _ranges(member, self.name):
+            at, stop = start, start + size
+            while at < stop:
+                data = self._bytes.take(stop - at)
+                if not data:
+                    raise DataLoss(f"{self.name}: {member.name}: the tar ends inside it")
+                yield at, data
+                at += len(data)
+
+    def drain(self) -> None:
+        """Read what follows the last member, to the very end."""
+        while self._bytes.take(_CHUNK_SIZE):
+            pass
+
+    @property
+    def digest(self) -> str:
+        """The digest of all bytes read so far."""
+        return f"sha256:{self._bytes.hash.hexdigest()}"
+
+    @property
+    def offset(self) -> int:
+        """How many bytes of the tar have been passed."""
+        return self._bytes.tell()
+
+    def _open(self) -> tarfile.TarFile:
+        with self._header():
+            return tarfile.TarFile(
+                fileobj=self._bytes,  # type: ignore[arg-type]  # It reads, tells, and seeks.
+                tarinfo=_Header,
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+
+    def _next(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+        with self._header():
+            return archive.next()
+
+    @contextmanager
+    def _header(self) -> Iterator[None]:
+        """Bound what reading a header reads, and name what it raises."""
+        start = self._bytes.tell()
+        self._bytes.limit = start + HEADER_SIZE_MAX
+        try:
+            yield
+        except _HEADER_ERRORS as error:
+            raise DataLoss(
+                f"{self.name}: no sound tar header at byte {start}: {error}"
+            ) from error
+        finally:
+            self._bytes.limit = sys.maxsize
+
+
+class _Header(tarfile.TarInfo):
+    """A header block. `tarfile` takes a bad one after the first for the archive's end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            # A block of zeroes, or none at all, is the end; all else is damage.
+            if not buf.strip(b"\0"):
+                raise
+            raise tarfile.ReadError(str(error)) from error
+        if header.size < 0:
+            raise tarfile.ReadError("negative size")
+        return header
+
+
+class _Forward:
+    """The tar's bytes as a file that is read once, hashed as it goes.
+
+    Attributes:
+        limit: No `read` goes past this offset.
+        hash: Of every byte taken from the source.
+    """
+
+    def __init__(self, source: Source, name: str, seek: Callable[[int], object] | None) -> None:
+        self._source = source
+        self._name = name
+        self._seek = seek
+        self._buffer = b""
+        self._used = 0
+        self._offset = 0
+        self.limit = sys.maxsize
+        self.hash = hashlib.sha256()
+
+    def tell(self) -> int:
+        return self._offset
+
+    def at_end(self) -> bool:
+        return self._used == len(self._buffer) and not self._fill()
+
+    def read(self, size: int) -> bytes:
+        if self._offset + size > self.limit:
+            raise DataLoss(
+                f"{self._name}: a header before byte {self._offset} takes more than "
+                f"{HEADER_SIZE_MAX} bytes"
+            )
+        first = self.take(size)
+        if len(first) == size:
+            return first
+        pieces = [first]
+        missing = size - len(first)
+        while missing and (data := self.take(missing)):
+            pieces.append(data)
+            missing -= len(data)
+        return b"".join(pieces)
+
+    def take(self, size: int) -> bytes:
+        """Return from 1 to `size` bytes, whatever is at hand; b"" at the end."""
+        if self.at_end():
+            return b""
+        data = self._buffer[self._used : self._used + size]
+        self._used += len(data)
+        self._offset += len(data)
+        return data
+
+    def seek(self, offset: int) -> None:
+        if offset < self._offset:
+            raise DataLoss(
+                f"{self._name}: a header at byte {self._offset} points back to {offset}"
+            )
+        if self._seek is not None and offset - self._offset > _CHUNK_SIZE:
+            self._jump(self._seek, offset - 1)
+        while self._offset < offset:
+            if not self.take(offset - self._offset):
+                raise DataLoss(f"{self._name}: the tar ends at byte {self._offset} of {offset}")
+
+    def _jump(self, seek: Callable[[int], object], offset: int) -> None:
+        seek(offset)
+        self._buffer, self._used, self._offset = b"", 0, offset
+
+    def _fill(self) -> bool:
+        self._buffer = self._source.read(_CHUNK_SIZE)
+        self._used = 0
+        self.hash.update(self._buffer)
+        return bool(self._buffer)
+
+
+def _ranges(member: tarfile.TarInfo, name: str) -> list[tuple[int, int]]:
+    """Return where the member's stored bytes belong: one range, unless it is sparse."""
+    # The stubs call it bytes; tarfile makes it pairs of offset and size.
+    sparse = cast("list[tuple[int, int]] | None", member.sparse)
+    if sparse is None:
+        return [(0, member.size)]
+    # The old GNU header pads its map with empty ranges.
+    ranges = [(start, size) for start, size in sparse if size]
+    stop = 0
+    for start, size in ranges:
+        if start < stop or size < 0 or start + size > member.size:
+            raise InvalidArgument(f"{name}: {member.name}: its map of holes is out of order")
+        stop = start + size
+    return ranges

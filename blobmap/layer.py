@@ -1,0 +1,330 @@
+"""One layer applied to a directory that holds the layers below it.
+
+A layer is a tar of changes. Most members are put where their names say, in the place of what
+is there. Two kinds of name only take away:
+
+    dir/.wh.NAME        hides NAME of the layers below
+    dir/.wh..wh..opq    hides all that the layers below put in dir
+
+What the same layer adds is never hidden by it, whatever the order of its members.
+
+A member is refused with `InvalidArgument` when its name is absolute, holds ".." or NUL, or
+leads through anything that is not a directory; and so is a hard link whose target does. An
+entry for a directory keeps a directory that is there, with what is in it, and replaces
+anything else, a symlink included.
+
+What the caller's privileges or the file system do not allow (owners, devices, extended
+attributes) is left out and counted, never silently and never fatally.
+
+Source: the OCI image specification, layer.md; containerd's archive.Apply for the order of
+things, umoci for giving directories their times back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from blobmap.archive import Archive
+from blobmap.compression import EXPANSION_FREE, decompress
+from blobmap.errors import DataLoss, InvalidArgument
+from blobmap.tree import Path, Tree, parse_path, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from tarfile import TarInfo
+
+    from blobmap.compression import Source
+
+_HIDDEN: Final = b".wh."
+_RESERVED: Final = b".wh..wh."
+_OPAQUE: Final = b".wh..wh..opq"
+
+_XATTR_PREFIX: Final = "SCHILY.xattr."
+_ID_MAX: Final = 2**32 - 2
+_MAJOR_MAX: Final = 2**12 - 1
+_MINOR_MAX: Final = 2**20 - 1
+_TIME_TEXT: Final = re.compile(r"-?\d{1,12}(\.\d{0,32})?")
+_NS: Final = 10**9
+
+# What "not allowed here" looks like; any other error is one.
+_NOT_ALLOWED: Final = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What applying one layer came to.
+
+    Attributes:
+        diff_id: The digest of the layer's uncompressed bytes.
+        size: How many those are.
+        member_count: The members of its tar.
+        left_out: What was not allowed here, by kind, and how often.
+    """
+
+    diff_id: str
+    size: int
+    member_count: int
+    left_out: Mapping[str, int]
+
+
+def apply_layer(
+    source: Source,
+    root: str | os.PathLike[str],
+    *,
+    name: str = "layer",
+    diff_id: str | None = None,
+) -> Applied:
+    """Apply a layer to the directory `root`, which holds the layers below.
+
+    Args:
+        source: The layer: a tar, plain or compressed. It is read to its end.
+        root: An existing directory. After an error it is half changed: throw it away.
+        name: What to call the layer in an error.
+        diff_id: The digest the uncompressed bytes must have.
+
+    Raises:
+        InvalidArgument: A member is refused; the message names it.
+        DataLoss: The layer is damaged or ends early, or its diff ID is another.
+        NotImplementedHere: It is zstd, and nothing here can read that.
+
+    Cost: one pass over the layer. Memory for one chunk, and for the name of each member.
+    """
+    archive = Archive(decompress(source, name=name), name=name)
+    with Tree(root) as tree:
+        application = _Application(tree)
+        for member in archive:
+            application.apply(archive, member)
+        archive.drain()
+        tree.settle()
+    if diff_id is not None and archive.digest != diff_id:
+        raise DataLoss(
+            f"{name}: the uncompressed layer is {archive.digest}, the image says {diff_id}; "
+            "fetch the image again"
+        )
+    return Applied(
+        archive.digest, archive.offset, application.member_count, dict(application.left_out)
+    )
+
+
+class _Application:
+    """One layer on its way into a tree.
+
+    Invariants:
+        `added` holds the path of each member put so far, and nothing else.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._added: set[Path] = set()
+        self._hole_size = 0
+        self.member_count = 0
+        self.left_out: Counter[str] = Counter()
+
+    def apply(self, archive: Archive, member: TarInfo) -> None:
+        """Do what one member says."""
+        self.member_count += 1
+        try:
+            self._apply(archive, member, parse_path(member.name))
+        except InvalidArgument as error:
+            name = shown(member.name.encode("utf-8", "surrogateescape"))
+            raise InvalidArgument(f"{archive.name}: member {name}: {error}") from error
+
+    def _apply(self, archive: Archive, member: TarInfo, path: Path) -> None:
+        if any(name.startswith(_HIDDEN) for name in path[:-1]):
+            raise InvalidArgument("it is below a name that is reserved for whiteouts")
+        if path and path[-1].startswith(_HIDDEN):
+            self._hide(path[:-1], path[-1])
+        elif path:
+            self._put(archive, member, path)
+            self._added.add(path)
+        elif member.isdir():
+            self._put_directory(member, path)
+        else:
+            raise InvalidArgument("the root can only be a directory")
+
+    def _hide(self, parent: Path, name: bytes) -> None:
+        hidden = name.removeprefix(_HIDDEN)
+        if hidden in {b"", b".", b".."}:
+            raise InvalidArgument("it hides no name")
+        if name.startswith(_RESERVED) and name != _OPAQUE:
+            self.left_out["AUFS bookkeeping file"] += 1
+            return
+        try:
+            self._tree.enter(parent)
+        except FileNotFoundError:
+            return  # No directory, so nothing to hide.
+        if name == _OPAQUE:
+            self._tree.remove_children(parent, keep=self._added)
+        else:
+            self._tree.remove((*parent, hidden), keep=self._added)
+
+    def _put(self, archive: Archive, member: TarInfo, path: Path) -> None:
+        self._tree.enter(path[:-1], make_ns=_time_ns(member))
+        if member.isdir():
+            self._put_directory(member, path)
+        elif member.isreg():
+            self._put_file(archive, member, path)
+        elif member.issym():
+            self._put_symlink(member, path)
+        elif member.islnk():
+            self._put_link(member, path)
+        elif member.ischr() or member.isblk() or member.isfifo():
+            self._put_node(member, path)
+        else:
+            raise InvalidArgument(f"its type {member.type!r} has no meaning in a layer")
+
+    def _put_directory(self, member: TarInfo, path: Path) -> None:
+        fd = self._tree.make_directory(path)
+        self._own(member, fd)
+        self._set_xattrs(member, fd)
+        # Its members come later; and it may be read-only.
+        self._tree.settle_later(path, _mode(member), _time_ns(member))
+
+    def _put_file(self, archive: Archive, member: TarInfo, path: Path) -> None:
+        fd = self._tree.make_file(path)
+        try:
+            stored = 0
+            for offset, data in archive.data(member):
+                _write(fd, data, offset)
+                stored += len(data)
+            self._bound_holes(member.size - stored)
+            os.ftruncate(fd, member.size)
+            # Changing the owner clears setuid bits and capabilities, so it comes first.
+            self._own(member, fd)
+            os.fchmod(fd, _mode(member))
+            self._set_xattrs(member, fd)
+            os.utime(fd, ns=(_time_ns(member), _time_ns(member)))
+        finally:
+            os.close(fd)
+
+    def _put_symlink(self, member: TarInfo, path: Path) -> None:
+        target = member.linkname.encode("utf-8", "surrogateescape")
+        if not target or b"\0" in target:
+            raise InvalidArgument("a symlink's target is not empty and holds no NUL")
+        self._tree.make_symlink(path, target)
+        self._finish_by_name(member, path)
+
+    def _put_link(self, member: TarInfo, path: Path) -> None:
+        target = parse_path(member.linkname)
+        if not target or target == path:
+            raise InvalidArgument(f"it is a hard link to {shown(target)}")
+        try:
+            self._tree.make_link(path, target)
+        except FileNotFoundError as error:
+            raise InvalidArgument(
+                f"it is a hard link to {shown(target)}, which is in no layer up to this"
+            ) from error
+        except PermissionError as error:
+            raise InvalidArgument(
+                f"it is a hard link to {shown(target)}, which cannot be linked"
+            ) from error
+        # Mode, owner, and times are the file's, given where the file itself was put.
+
+    def _put_node(self, member: TarInfo, path: Path) -> None:
+        kind = stat.S_IFIFO if member.isfifo() else stat.S_IFCHR
+        kind = stat.S_IFBLK if member.isblk() else kind
+        device = 0
+        if not member.isfifo():
+            if not (0 <= member.devmajor <= _MAJOR_MAX and 0 <= member.devminor <= _MINOR_MAX):
+                raise InvalidArgument(
+                    f"no device is numbered {member.devmajor}:{member.devminor}"
+                )
+            device = os.makedev(member.devmajor, member.devminor)
+        try:
+            self._tree.make_node(path, kind | 0o600, device)
+        except OSError as error:
+            self._leave_out("fifo" if member.isfifo() else "device", error)
+            return
+        self._finish_by_name(member, path)
+
+    def _finish_by_name(self, member: TarInfo, path: Path) -> None:
+        """Set owner, mode, attributes, and time of what cannot be opened to set them."""
+        fd, name = self._tree.enter(path[:-1]), path[-1]
+        if self._may_own(member):
+            try:
+                os.chown(name, member.uid, member.gid, dir_fd=fd, follow_symlinks=False)
+            except OSError as error:
+                self._leave_out("owner", error)
+        if not member.issym():
+            os.chmod(name, _mode(member), dir_fd=fd)
+        # Attributes are set by path alone; this path starts at the open directory.
+        self._set_xattrs(member, os.fsencode(f"/proc/self/fd/{fd}/") + name)
+        time_ns = _time_ns(member)
+        os.utime(name, ns=(time_ns, time_ns), dir_fd=fd, follow_symlinks=False)
+
+    def _own(self, member: TarInfo, fd: int) -> None:
+        if self._may_own(member):
+            try:
+                os.fchown(fd, member.uid, member.gid)
+            except OSError as error:
+                self._leave_out("owner", error)
+
+    def _may_own(self, member: TarInfo) -> bool:
+        """Tell whether to set the owner; count it as left out where only root could."""
+        if not (0 <= member.uid <= _ID_MAX and 0 <= member.gid <= _ID_MAX):
+            raise InvalidArgument(f"no owner is numbered {member.uid}:{member.gid}")
+        if os.geteuid() == 0:
+            return True
+        if (member.uid, member.gid) != (os.geteuid(), os.getegid()):
+            self.left_out["owner"] += 1
+        return False
+
+    def _set_xattrs(self, member: TarInfo, file: int | bytes) -> None:
+        for key, value in member.pax_headers.items():
+            if not key.startswith(_XATTR_PREFIX):
+                continue
+            attribute = key.removeprefix(_XATTR_PREFIX)
+            if "\0" in attribute:
+                raise InvalidArgument("an extended attribute's name holds a NUL")
+            if sys.platform != "linux":
+                self.left_out["extended attribute"] += 1
+                continue
+            data = value.encode("utf-8", "surrogateescape")
+            # A descriptor names the file itself: there is nothing to follow.
+            follow = isinstance(file, int)
+            try:
+                os.setxattr(file, attribute, data, follow_symlinks=follow)
+            except OSError as error:
+                self._leave_out("extended attribute", error)
+
+    def _bound_holes(self, size: int) -> None:
+        """Refuse files made large by holes alone: a copy of the tree would fill the disk."""
+        self._hole_size += size
+        if self._hole_size > EXPANSION_FREE:
+            raise InvalidArgument(
+                f"sparse files with {self._hole_size} bytes of holes; at most "
+                f"{EXPANSION_FREE} in a layer"
+            )
+
+    def _leave_out(self, kind: str, error: OSError) -> None:
+        if error.errno not in _NOT_ALLOWED:
+            raise error
+        self.left_out[kind] += 1
+
+
+def _mode(member: TarInfo) -> int:
+    return stat.S_IMODE(member.mode)
+
+
+def _time_ns(member: TarInfo) -> int:
+    """Return the member's modification time; 1970 where it gives none that makes sense."""
+    text = member.pax_headers.get("mtime", "")
+    if _TIME_TEXT.fullmatch(text):
+        return int(Decimal(text) * _NS)
+    return int(member.mtime) * _NS if 0 <= member.mtime < 10**12 else 0
+
+
+def _write(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written
