@@ -123,7 +123,7 @@ def _pack_part(part: Part) -> bytes:
         return b"\x01" + escape(part)
     if isinstance(part, str):
         return b"\x02" + escape(part.encode("utf-8", "surrogatepass"))
-    if isinstance(part, int) and not isinstance(part, bool):
+    if type(part) is int:
         return _pack_int(part)
     raise UsageError(f"a key part must be bytes, str or int, not {type(part).__name__}")
 

@@ -1,0 +1,44 @@
+"""A copy of one state of a store: a store of its own, opened as any other.
+
+All entries go to one table, in key order, and nothing in a backup depends on a clock or on
+chance: equal contents at the same commit make equal files, whatever the history.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from blobkv._engine.compaction import write_table
+from blobkv._engine.manifest import Manifest
+from blobkv._engine.ranges import Ranges
+from blobkv.errors import UsageError
+
+if TYPE_CHECKING:
+    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.merge import Snapshot
+
+_TABLE_NUMBER: Final = 1
+_EMPTY_ID: Final = bytes(16)
+
+
+def write_backup(fs: FileSystem, directory: str, snapshot: Snapshot) -> None:
+    """Write what `snapshot` shows as a new store in `directory`, durably.
+
+    Raises:
+        UsageError: The directory is not empty.
+        OSError: The device refused; no manifest was written, so it is no store.
+
+    Cost: reads every entry once and writes it once.
+    """
+    fs.make_directory(directory)
+    if fs.names(directory):
+        raise UsageError(f"{directory}: not empty; back up into a new directory")
+    chunks = snapshot.chunks(b"", None)
+    file = write_table(fs, directory, _TABLE_NUMBER, chunks, Ranges(), bottom=True)
+    manifest = Manifest(
+        _EMPTY_ID if file is None else bytes.fromhex(file.sha256)[:16],
+        sequence=snapshot.sequence,
+        next_number=_TABLE_NUMBER + 1,
+        tables=() if file is None else (file,),
+    )
+    manifest.write(fs, directory)

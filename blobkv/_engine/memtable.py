@@ -1,0 +1,177 @@
+"""The newest writes, in memory: a dict for point reads, key order only when asked for.
+
+The dict holds the newest value of each key. A commit that readers must not see yet, or that
+older readers must never see, leaves what it replaced in `_older`: per key a chain of
+`(until, value, older)`, newest first, where `value` was in force for sequences before
+`until`. With no reader in between, no chain is kept, so a view costs O(1) to open and a
+memtable costs one dict entry a key.
+
+Reading is safe beside the one writer: the writer fills `_older` before the dict, a reader
+reads the dict before `_older`, so it finds the old value in one or the other. Order is kept
+under the lock that the store hands in, and read in chunks, so that no reader holds it long.
+
+Invariants:
+
+* Keys never leave the dict: a delete is an entry whose value is None.
+* `_order` holds the dict's first keys, in key order; the rest are ordered at the next need.
+* A visible entry is newer than every visible range tombstone that covers its key.
+
+Source: the undo chain follows Postgres's heap and InnoDB's undo log, turned around so that
+the common reader, who wants the newest, pays nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Literal
+
+from sortedcontainers import SortedList
+
+from blobkv._engine.ranges import Ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from threading import Lock
+
+    from blobkv._engine.format import Entries, Range
+
+Chunk = tuple["Sequence[bytes]", "Sequence[bytes | None]"]
+
+
+class Absent(Enum):
+    """The type of `ABSENT`, which says "no entry here", where None says "deleted here"."""
+
+    ABSENT = 0
+
+
+ABSENT: Final = Absent.ABSENT
+Found = bytes | None | Literal[Absent.ABSENT]
+
+_Chain = tuple[int, Found, "_Chain | None"]
+_CHUNK_COUNT: Final = 256
+_NO_RANGES: Final = Ranges()
+
+
+class Memtable:
+    """Entries by key, as of any sequence that a reader still needs.
+
+    Args:
+        lock: Held by the caller around `apply` and `forget`; taken here to read key order.
+    """
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._newest: dict[bytes, bytes | None] = {}
+        self._older: dict[bytes, _Chain] = {}
+        self._trail: deque[tuple[int, bytes]] = deque()
+        self._order: SortedList[bytes] = SortedList()
+        self._ranges: list[tuple[int, Range]] = []
+
+    def __len__(self) -> int:
+        return len(self._newest)
+
+    def __bool__(self) -> bool:
+        return bool(self._newest or self._ranges)
+
+    def apply(
+        self, sequence: int, entries: Entries, ranges: Iterable[Range], *, remember: bool
+    ) -> None:
+        """Take one commit in; with `remember`, readers of earlier sequences do not see it.
+
+        Cost: O(entries), and O(keys in the range) for a range tombstone.
+        """
+        for start, stop in ranges:
+            covered = dict.fromkeys(self._ordered(start, stop, reverse=False))
+            self._put(sequence, covered, remember=remember)
+            self._ranges.append((sequence, (start, stop)))
+        self._put(sequence, entries, remember=remember)
+
+    def get(self, key: bytes, sequence: int) -> Found:
+        """Return the entry a reader at `sequence` sees; O(1)."""
+        value = self._newest.get(key, ABSENT)
+        if self._older:
+            chain = self._older.get(key)
+            while chain is not None and chain[0] > sequence:
+                value, chain = chain[1], chain[2]
+        return value
+
+    def ranges(self, sequence: int) -> Ranges:
+        """Return what range tombstones up to `sequence` cover in older sources."""
+        if not self._ranges:
+            return _NO_RANGES
+        return Ranges(bounds for since, bounds in self._ranges if since <= sequence)
+
+    def chunks(
+        self, start: bytes, stop: bytes | None, sequence: int, *, reverse: bool = False
+    ) -> Iterator[Chunk]:
+        """Yield the entries in [start, stop) that a reader at `sequence` sees, in key order.
+
+        Each chunk holds up to a few hundred keys and their values, None for a tombstone. A
+        writer may go on between chunks. Descending when `reverse`.
+        """
+        position: bytes | None = None
+        while True:
+            with self._lock:
+                if position is None:
+                    found = self._ordered(start, stop, reverse=reverse)
+                elif reverse:
+                    found = self._ordered(start, position, reverse=True)
+                else:
+                    found = self._ordered(position, stop, reverse=False, after=True)
+                keys = list(islice(found, _CHUNK_COUNT))
+            if not keys:
+                return
+            position = keys[-1]
+            values: list[Found] = [self._newest[key] for key in keys]
+            if self._older:
+                values = [self.get(key, sequence) for key in keys]
+            chunk = _without_absent(keys, values)
+            if chunk[0]:
+                yield chunk
+
+    def forget(self, oldest: int) -> None:
+        """Drop what only readers before `oldest` would need. O(1) amortized per entry."""
+        trail = self._trail
+        while trail and trail[0][0] <= oldest:
+            until, key = trail.popleft()
+            chain = self._older.get(key)
+            # A newer link keeps its tail until its own turn; nobody follows it that far.
+            if chain is not None and chain[0] == until:
+                del self._older[key]
+
+    def check(self) -> None:
+        """Assert every invariant. O(n log n); for tests."""
+        with self._lock:
+            assert list(self._ordered(b"", None, reverse=False)) == sorted(self._newest)
+        assert self._older.keys() <= self._newest.keys()
+        assert {key for _, key in self._trail} == self._older.keys()
+
+    def _put(self, sequence: int, entries: Entries, *, remember: bool) -> None:
+        if remember:
+            for key in entries:
+                replaced = self._newest.get(key, ABSENT)
+                self._older[key] = (sequence, replaced, self._older.get(key))
+                self._trail.append((sequence, key))
+        # In this order: a reader that finds the new value finds the chain too.
+        self._newest.update(entries)
+
+    def _ordered(
+        self, start: bytes, stop: bytes | None, *, reverse: bool, after: bool = False
+    ) -> Iterator[bytes]:
+        unordered = len(self._newest) - len(self._order)
+        if unordered:
+            # A dict keeps first-insertion order, so the newest keys are its last ones.
+            self._order.update(list(islice(reversed(self._newest), unordered)))
+        found: Iterator[bytes] = self._order.irange(
+            start, stop, inclusive=(not after, False), reverse=reverse
+        )
+        return found
+
+
+def _without_absent(keys: list[bytes], values: list[Found]) -> Chunk:
+    if ABSENT not in values:
+        return keys, values  # type: ignore[return-value]  # mypy cannot see it has no ABSENT.
+    there = [i for i, value in enumerate(values) if value is not ABSENT]
+    return [keys[i] for i in there], [values[i] for i in there]  # type: ignore[misc]

@@ -1,0 +1,176 @@
+"""Opening: the manifest, its tables, and a replay of its logs.
+
+What each kind of end leaves, and what opening makes of it:
+
+* Closed: the last log is sealed. Its commits are replayed; new ones go to a new log.
+* Killed, or power lost: the last log is not sealed. Its valid frames are replayed up to a
+  torn tail. What was replayed may be in the kernel's cache only, so it is written anew, as a
+  table, and the manifest is switched to it, before anybody sees it.
+* Killed while the store was made: there is no manifest and no other file; it is made anew.
+
+A reader beside a live writer opens the same way, but writes nothing; it reads the manifest
+again whenever a file that the manifest names is gone, since then a newer one exists.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from blobkv._engine.compaction import flush
+from blobkv._engine.log import LogReader
+from blobkv._engine.manifest import MANIFEST_NAME, Manifest
+from blobkv._engine.memtable import Memtable
+from blobkv._engine.table import Table
+from blobkv.errors import CorruptionError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from threading import Lock
+
+    from blobkv._engine.format import Frame
+    from blobkv._engine.fs import FileSystem
+
+_DATA_NAME: Final = re.compile(r"\d{6,}\.(log|tbl)")
+_READ_ATTEMPTS: Final = 100
+# A store that is opened, written, and closed over and over gathers a small log each time.
+_LOGS_MAX: Final = 8
+
+
+class Recovered(NamedTuple):
+    """A store as opening found it.
+
+    `tail` reads the last log, for a reader to follow; it is None where there is no log.
+    `replayed` is what the logs held, in bytes.
+    """
+
+    manifest: Manifest
+    tables: tuple[Table, ...]
+    memtable: Memtable
+    sequence: int
+    replayed: int
+    tail: LogReader | None
+
+    @property
+    def clean(self) -> bool:
+        """Whether the store was closed, not killed."""
+        return self.tail is None or self.tail.sealed
+
+
+def create(fs: FileSystem, directory: str) -> None:
+    """Make an empty store in the directory unless one is there.
+
+    Raises:
+        CorruptionError: The directory holds files of a store, but no manifest.
+    """
+    names = fs.names(directory)
+    if MANIFEST_NAME in names:
+        return
+    orphans = [name for name in names if _DATA_NAME.fullmatch(name)]
+    if orphans:
+        reason = f"missing, though {orphans[0]} is there: restore it, or the whole directory"
+        raise CorruptionError(MANIFEST_NAME, 0, reason)
+    Manifest(secrets.token_bytes(16)).write(fs, directory)
+
+
+def recover(fs: FileSystem, directory: str, lock: Lock) -> Recovered:
+    """Read the store in the directory. Writes nothing.
+
+    Args:
+        fs: Where the store is.
+        directory: Its directory.
+        lock: What the memtable orders its keys under.
+
+    Raises:
+        UsageError: There is no store.
+        CorruptionError: What was written is not what is there.
+
+    Cost: O(tables) and a replay of the logs; no key of a table is read.
+    """
+    for _ in range(_READ_ATTEMPTS):
+        try:
+            manifest = Manifest.read(fs, directory)
+        except FileNotFoundError as cause:
+            raise UsageError(f"{directory}: no store here; open with create=True") from cause
+        try:
+            return _read(fs, directory, manifest, lock)
+        except FileNotFoundError as cause:
+            if Manifest.read(fs, directory).epoch == manifest.epoch:
+                name = str(cause.filename).rpartition("/")[2]
+                reason = "the file is missing, though the manifest names it"
+                raise CorruptionError(name, 0, reason) from cause
+    raise CorruptionError(MANIFEST_NAME, 0, "it names missing files, again and again")
+
+
+def settle(
+    fs: FileSystem, directory: str, found: Recovered, *, memtable_size: int, lock: Lock
+) -> Recovered:
+    """Make what was recovered durable, and the directory tidy, before the first commit.
+
+    Cost: after a crash, or after many opens without a flush, one small table and a manifest;
+    otherwise a look at the directory.
+    """
+    manifest, tables, memtable, sequence, replayed, tail = found
+    if tail is not None:
+        tail.close()
+    names = fs.names(directory)
+    if not found.clean or len(manifest.logs) > _LOGS_MAX or replayed >= memtable_size:
+        # An attempt that failed may have left a file whose number the manifest does not know.
+        used = [int(name.partition(".")[0]) for name in names if _DATA_NAME.fullmatch(name)]
+        number = max([manifest.next_number, *(n + 1 for n in used)])
+        file = flush(fs, directory, number, memtable, bottom=not tables)
+        if file is not None:
+            tables = (Table.open(fs, directory, file), *tables)
+        manifest = replace(
+            manifest,
+            sequence=sequence,
+            next_number=number + 1,
+            tables=tuple(table.file for table in tables),
+            logs=(),
+        )
+        memtable = Memtable(lock)
+    dead = _dead(names, manifest)
+    if dead or manifest is not found.manifest:
+        # Also when nothing else changed: the manifest that was read may be in the kernel's
+        # cache only, and what an older one names must not go before a newer one is durable.
+        manifest = replace(manifest, epoch=manifest.epoch + 1)
+        manifest.write(fs, directory)
+        for name in dead:
+            fs.remove(f"{directory}/{name}")
+    return Recovered(manifest, tables, memtable, sequence, 0, None)
+
+
+def replay(memtable: Memtable, frames: Iterable[Frame]) -> None:
+    """Apply frames in order. For a memtable that nobody reads yet."""
+    for frame in frames:
+        entries = dict(zip(frame.keys, frame.values, strict=True))
+        memtable.apply(frame.sequence, entries, frame.ranges, remember=False)
+
+
+def _read(fs: FileSystem, directory: str, manifest: Manifest, lock: Lock) -> Recovered:
+    tables = tuple(Table.open(fs, directory, file) for file in manifest.tables)
+    memtable = Memtable(lock)
+    sequence = manifest.sequence
+    replayed = 0
+    tail: LogReader | None = None
+    try:
+        for file in manifest.logs:
+            if tail is not None:
+                tail.close()
+            tail = LogReader(fs, directory, file, manifest.store_id, sequence)
+            replay(memtable, tail.frames())
+            tail.check_end(last=file == manifest.logs[-1])
+            sequence = tail.sequence
+            replayed += tail.size
+    except BaseException:
+        if tail is not None:
+            tail.close()
+        raise
+    return Recovered(manifest, tables, memtable, sequence, replayed, tail)
+
+
+def _dead(names: Iterable[str], manifest: Manifest) -> list[str]:
+    live = manifest.names
+    return [name for name in names if _DATA_NAME.fullmatch(name) and name not in live]

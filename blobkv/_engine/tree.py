@@ -1,0 +1,217 @@
+"""The layers of a store that can be written, and the manifest that names their files.
+
+Commits go to the active memtable. When it has grown it is frozen, later flushed as a table;
+tables are merged now and then. Each of these steps replaces the manifest first and then
+`layers` as a whole, so that a reader holds either the old state or the new one, and a crash
+leaves one of the two on disk.
+
+Every name that a step makes unneeded is removed after the step is durable. One that cannot be
+removed is left to the next open: it wastes room, no more.
+
+Invariants:
+
+* `layers.frozen`, like `layers.tables`, is ordered from the newest to the oldest; all of it
+  is older than `layers.active` and newer than every table.
+* The manifest's logs hold exactly what the memtables hold.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from blobkv._engine import compaction
+from blobkv._engine.log import Log, LogFile
+from blobkv._engine.memtable import Memtable
+from blobkv._engine.merge import Layers
+from blobkv._engine.table import Table
+from blobkv.errors import PoisonedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.manifest import Manifest
+    from blobkv._engine.recovery import Recovered
+    from blobkv._engine.table import TableFile
+
+
+class _Frozen(NamedTuple):
+    memtable: Memtable
+    sequence: int
+    last_log: int
+
+
+class Tree:
+    """Layers and manifest of a store open for writing.
+
+    Attributes:
+        layers: What readers read; replaced under the state lock.
+        manifest: What is on disk.
+        flushes: Memtables written as tables so far.
+        compactions: Merges so far.
+        table_written: Bytes written to tables so far.
+    """
+
+    def __init__(
+        self, fs: FileSystem, directory: str, found: Recovered, state_lock: threading.Lock
+    ) -> None:
+        self.layers = Layers(found.memtable, (), found.tables)
+        self.manifest = found.manifest
+        self.flushes = 0
+        self.compactions = 0
+        self.table_written = 0
+        self._fs = fs
+        self._directory = directory
+        self._state_lock = state_lock
+        self._maintenance_lock = threading.Lock()
+        self._manifest_lock = threading.Lock()
+        self._next_number = found.manifest.next_number
+        self._frozen: list[_Frozen] = []
+        self._poison: BaseException | None = None
+
+    def check_writable(self) -> None:
+        """Raise PoisonedError if an earlier write or sync failed."""
+        if self._poison is not None:
+            raise PoisonedError(
+                f"{self._directory}: an earlier write or sync failed; close the store and open "
+                "it again"
+            ) from self._poison
+
+    def poison(self, cause: BaseException) -> None:
+        """Refuse every later write."""
+        self._poison = self._poison or cause
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether writes are refused."""
+        return self._poison is not None
+
+    def open_log(self, sequence: int) -> Log:
+        """Make a log for the commits after `sequence`, and name it in the manifest."""
+        file = LogFile(self._new_number(), secrets.randbits(32))
+        log = Log.create(self._fs, self._directory, file, self.manifest.store_id, sequence)
+        try:
+            self._switch(lambda manifest: replace(manifest, logs=(*manifest.logs, file)))
+        except BaseException:
+            log.close()
+            raise
+        return log
+
+    def freeze(self, sequence: int) -> None:
+        """Put a new memtable in place of the active one, which ends with commit `sequence`.
+
+        The caller holds the write lock and has sealed the log: all of it is durable.
+        """
+        active, frozen, tables = self.layers
+        if not active:
+            return
+        last_log = max(log.number for log in self.manifest.logs)
+        with self._state_lock:
+            self._frozen.append(_Frozen(active, sequence, last_log))
+            self.layers = Layers(Memtable(self._state_lock), (active, *frozen), tables)
+
+    def flush(self) -> None:
+        """Write every frozen memtable as a table, the oldest first."""
+        with self._maintenance_lock:
+            while self._frozen:
+                self._flush_oldest()
+
+    def compact(self, *, everything: bool = False) -> None:
+        """Merge tables as they need it, or all of them into one."""
+        with self._maintenance_lock:
+            while True:
+                tables = self.layers.tables
+                chosen = compaction.choose([table.size for table in tables])
+                if everything:
+                    chosen = slice(0, len(tables)) if _worth_merging(tables) else None
+                if chosen is None:
+                    return
+                self._merge(tables, chosen)
+
+    def _flush_oldest(self) -> None:
+        oldest = self._frozen[0]
+        tables = self.layers.tables
+        number = self._new_number()
+        file = compaction.flush(
+            self._fs, self._directory, number, oldest.memtable, bottom=not tables
+        )
+        self._replace_tables(
+            (*self._opened(file), *tables),
+            lambda manifest: replace(
+                manifest,
+                sequence=oldest.sequence,
+                logs=tuple(log for log in manifest.logs if log.number > oldest.last_log),
+            ),
+            flushed=1,
+        )
+        self.flushes += 1
+
+    def _merge(self, tables: tuple[Table, ...], chosen: slice) -> None:
+        bottom = chosen.stop == len(tables)
+        file = compaction.compact(
+            self._fs, self._directory, self._new_number(), tables[chosen], bottom=bottom
+        )
+        self._replace_tables(
+            (*tables[: chosen.start], *self._opened(file), *tables[chosen.stop :]),
+            lambda manifest: manifest,
+            flushed=0,
+        )
+        self.compactions += 1
+
+    def _replace_tables(
+        self,
+        tables: tuple[Table, ...],
+        change: Callable[[Manifest], Manifest],
+        *,
+        flushed: int,
+    ) -> None:
+        files = tuple(table.file for table in tables)
+        before = self.manifest.names
+        after = self._switch(lambda manifest: change(replace(manifest, tables=files)))
+        with self._state_lock:
+            active, frozen, _ = self.layers
+            self.layers = Layers(active, frozen[: len(frozen) - flushed], tables)
+            del self._frozen[:flushed]
+        self._remove(before - after.names)
+
+    def _opened(self, file: TableFile | None) -> tuple[Table, ...]:
+        if file is None:
+            return ()
+        self.table_written += file.size
+        return (Table.open(self._fs, self._directory, file),)
+
+    def _switch(self, change: Callable[[Manifest], Manifest]) -> Manifest:
+        with self._manifest_lock:
+            self.check_writable()
+            manifest = replace(
+                change(self.manifest),
+                epoch=self.manifest.epoch + 1,
+                next_number=self._next_number,
+            )
+            try:
+                manifest.write(self._fs, self._directory)
+            except PoisonedError as error:
+                self.poison(error)
+                raise
+            self.manifest = manifest
+            return manifest
+
+    def _new_number(self) -> int:
+        # Never reused, even if what was to have it failed: its file may be there.
+        with self._state_lock:
+            number = self._next_number
+            self._next_number += 1
+            return number
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in sorted(names):
+            with suppress(OSError):
+                self._fs.remove(f"{self._directory}/{name}")
+
+
+def _worth_merging(tables: tuple[Table, ...]) -> bool:
+    return len(tables) > 1 or any(table.footer.tombstones or table.ranges for table in tables)

@@ -1,0 +1,232 @@
+"""The path of a commit: one frame, one write, one sync.
+
+    write lock ── append to the log ── apply to the memtable ── unlock
+                     └─ wait until the log is synced past the frame ── publish
+
+Until it is published no view sees it, though the next update builds on it. Whoever comes
+first to the sync does it for all that has been appended; the others find it done. Commits
+are published in order, so what is visible is always a prefix of what was committed.
+
+When the log has grown to the size asked for, it is sealed and its memtable frozen; flushes
+and compactions run beside the commits, in a thread that is idle unless there is work.
+
+Invariants:
+
+* `visible` <= `appended`; every commit up to `visible` is durable or asked not to be.
+* What is frozen is durable and visible.
+* A poisoned store writes nothing more; reads go on.
+
+Source: the leader who syncs for all follows LevelDB's writer queue and Pebble's commit
+pipeline, without their thread that only syncs.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from blobkv._engine.tree import Tree
+from blobkv.errors import BlobKVError
+
+if TYPE_CHECKING:
+    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.log import Log
+    from blobkv._engine.manifest import Manifest
+    from blobkv._engine.merge import Layers
+    from blobkv._engine.overlay import Overlay
+    from blobkv._engine.recovery import Recovered
+    from blobkv._engine.views import Views
+
+# With this many memtables waiting for their flush, the writer flushes, too.
+_FROZEN_MAX: Final = 2
+
+
+class Appended(NamedTuple):
+    """A commit that is in the log: its sequence, and where its frame ends."""
+
+    sequence: int
+    log: Log
+    end: int
+
+
+class Writer:
+    """The one writer of a store.
+
+    Attributes:
+        appended: The last commit in the log; changed under the write lock.
+        visible: The last commit that a new view reads; changed under the state lock.
+        commits: Commits made so far.
+        syncs: Syncs of the log so far.
+        log_written: Bytes appended to logs so far.
+        failure: What the last flush or compaction in the background failed with, if it did.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        found: Recovered,
+        *,
+        memtable_size: int,
+        views: Views,
+        state_lock: threading.Lock,
+    ) -> None:
+        self.tree = Tree(fs, directory, found, state_lock)
+        self.appended = self.visible = found.sequence
+        self.commits = 0
+        self.syncs = 0
+        self.log_written = 0
+        self.failure: Exception | None = None
+        self._memtable_size = memtable_size
+        self._views = views
+        self._state_lock = state_lock
+        self._sync_lock = threading.Lock()
+        self._log: Log | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="blobkv")
+        self._work: Future[None] | None = None
+
+    @property
+    def layers(self) -> Layers:
+        """What a new view reads."""
+        return self.tree.layers
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest in force."""
+        return self.tree.manifest
+
+    @property
+    def log_size(self) -> int:
+        """Bytes in the active log."""
+        return 0 if self._log is None else self._log.end
+
+    def append(self, changes: Overlay, *, durable: bool) -> Appended:
+        """Write a commit to the log and to the memtable. The caller holds the write lock.
+
+        With `durable` false it is visible at once, unless one before it is still to be synced.
+
+        Raises:
+            OSError: The device refused; nothing was committed.
+            PoisonedError: An earlier write or sync failed.
+        """
+        self.tree.check_writable()
+        log = self._log_with_room()
+        sequence = self.appended + 1
+        ranges = list(changes.ranges)
+        start = log.end
+        try:
+            end = log.append(sequence, changes.entries, ranges)
+        except BlobKVError as error:
+            self.tree.poison(error)
+            raise
+        try:
+            with self._state_lock:
+                at_once = not durable and self.visible == self.appended
+                self.tree.layers.active.apply(
+                    sequence, changes.entries, ranges, remember=not at_once or bool(self._views)
+                )
+                self.appended = sequence
+                if at_once:
+                    self.visible = sequence
+        except BaseException as error:
+            # The log has what the memtable lacks, after an interrupt here or without memory.
+            self.tree.poison(error)
+            raise
+        self.commits += 1
+        self.log_written += end - start
+        return Appended(sequence, log, end)
+
+    def settle(self, commit: Appended) -> None:
+        """Wait until the commit is durable, then make it visible. Called without any lock.
+
+        Raises:
+            OSError: The sync failed. The commit may or may not survive; the store is poisoned.
+            PoisonedError: Another's sync failed, and with it this commit's.
+        """
+        if commit.sequence > self.visible:
+            self._sync_through(commit.log, commit.end)
+            self._publish(commit.sequence)
+
+    def sync(self) -> None:
+        """Make every commit so far durable. The caller holds the write lock."""
+        if self._log is not None:
+            self._sync_through(self._log, self._log.end)
+        self._publish(self.appended)
+
+    def freeze(self) -> None:
+        """Seal the log and freeze the memtable. The caller holds the write lock."""
+        self.tree.check_writable()
+        log = self._log
+        if log is not None:
+            log.seal(self.appended)
+            self._sync_through(log, log.end)
+            self._publish(self.appended)
+            log.close()
+            self._log = None
+        self.tree.freeze(self.appended)
+
+    def close(self) -> None:
+        """Finish the work in the background, seal the log, and release it.
+
+        Raises:
+            OSError: The log could not be sealed: the next open treats it as after a crash.
+        """
+        self._pool.shutdown(wait=True)
+        log, self._log = self._log, None
+        if log is not None:
+            try:
+                if not self.tree.poisoned:
+                    log.seal(self.appended)
+                    self._sync_through(log, log.end)
+            finally:
+                log.close()
+
+    def _log_with_room(self) -> Log:
+        if self._log is not None and self._log.end >= self._memtable_size:
+            self._rotate()
+        if self._log is None:
+            self._log = self.tree.open_log(self.appended)
+        return self._log
+
+    def _rotate(self) -> None:
+        if len(self.tree.layers.frozen) >= _FROZEN_MAX:
+            # The background fell behind, or it failed: then this raises what it failed with.
+            self.tree.flush()
+        self.freeze()
+        if self._work is None or self._work.done():
+            # At interpreter shutdown no thread may start; the next open does the work.
+            with suppress(RuntimeError):
+                self._work = self._pool.submit(self._maintain)
+
+    def _maintain(self) -> None:
+        try:
+            self.tree.flush()
+            self.tree.compact()
+        except (OSError, BlobKVError) as error:
+            # Nothing is lost: the logs still hold what was to be flushed, and the writer tries
+            # again when it has frozen the next memtable.
+            self.failure = error
+        else:
+            self.failure = None
+
+    def _sync_through(self, log: Log, end: int) -> None:
+        with self._sync_lock:
+            if log.synced >= end:
+                return
+            self.tree.check_writable()
+            try:
+                log.sync()
+            except OSError as error:
+                self.tree.poison(error)
+                raise
+            self.syncs += 1
+
+    def _publish(self, sequence: int) -> None:
+        with self._state_lock:
+            self.visible = max(self.visible, sequence)
+            oldest = self._views.oldest()
+            oldest = self.visible if oldest is None else oldest
+            for memtable in self.tree.layers.memtables:
+                memtable.forget(oldest)

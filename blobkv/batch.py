@@ -1,0 +1,135 @@
+"""Many callers, one commit: each caller's function runs once, in the transaction of a leader.
+
+Whoever gets the write lock first leads: it runs the functions of all who wait, each in an
+overlay of its own on the transaction so far, and commits once. A function that raises loses
+its overlay and gets its own exception; the others are untouched. Nobody waits on a timer.
+
+Source: bolt's DB.Batch, without its delay and without calling a function twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from blobkv._engine.overlay import Overlay
+from blobkv.bucket import Session
+from blobkv.errors import BlobKVError, UsageError
+from blobkv.transaction import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class _Call(Generic[T]):
+    """One caller's function and what became of it."""
+
+    def __init__(self, fn: Callable[[Transaction], T]) -> None:
+        self.fn = fn
+        self.done = threading.Event()
+        self.hooks: list[Callable[[], object]] = []
+        self.result: list[T] = []
+        self.error: BaseException | None = None
+
+    def run(self, sequence: int, below: Overlay) -> None:
+        """Call the function on top of `below`, and keep what it changed unless it raises."""
+        changes = Overlay(below)
+        session = Session(sequence, changes, changes)
+        transaction = Transaction(session, commit=_refuse, release=_ignore)
+        try:
+            self.result.append(self.fn(transaction))
+        except Exception as error:  # noqa: BLE001  # Its own caller gets it, whatever it is.
+            self.error = error
+        else:
+            # Ended already if the function rolled back: then it has changed nothing.
+            if not session.ended:
+                below.absorb(changes)
+                self.hooks = session.hooks
+        finally:
+            session.end()
+
+    def outcome(self) -> T:
+        """Return what the function returned, or raise what became of it."""
+        if self.error is not None:
+            raise self.error
+        for hook in self.hooks:
+            hook()
+        return self.result[0]
+
+
+class Batches:
+    """The calls that wait for a leader.
+
+    Args:
+        begin: Waits for the write lock and begins an update: its session and itself.
+    """
+
+    def __init__(self, begin: Callable[[], tuple[Session, Transaction]]) -> None:
+        self._begin = begin
+        self._waiting: deque[_Call[Any]] = deque()
+
+    def run(self, fn: Callable[[Transaction], T]) -> T:
+        """Have `fn` called exactly once, by this thread or a leader, and return its result.
+
+        Raises:
+            Whatever `fn` raises, or what the commit raises.
+        """
+        call = _Call(fn)
+        self._waiting.append(call)
+        try:
+            session, transaction = self._begin()
+        except BaseException:
+            # Unless a leader took the call already: then the call has an outcome of its own.
+            if self._withdraw(call):
+                raise
+        else:
+            self._lead(session, transaction)
+        call.done.wait()
+        return call.outcome()
+
+    def _lead(self, session: Session, transaction: Transaction) -> None:
+        calls = self._take()
+        changes = session.changes
+        assert changes is not None
+        try:
+            for call in calls:
+                call.run(session.sequence, changes)
+            transaction.commit()
+        except Exception as error:  # noqa: BLE001  # Every caller gets it, this one included.
+            _fail(calls, error)
+        except BaseException:
+            _fail(calls, BlobKVError("the thread that committed was interrupted; look anew"))
+            raise
+        finally:
+            transaction.rollback()
+            for call in calls:
+                call.done.set()
+
+    def _take(self) -> list[_Call[Any]]:
+        calls = []
+        while self._waiting:
+            calls.append(self._waiting.popleft())
+        return calls
+
+    def _withdraw(self, call: _Call[T]) -> bool:
+        try:
+            self._waiting.remove(call)
+        except ValueError:
+            return False
+        return True
+
+
+def _fail(calls: list[_Call[Any]], error: Exception) -> None:
+    for call in calls:
+        call.error = call.error or error
+
+
+def _refuse(session: Session) -> NoReturn:
+    raise UsageError("a batch commits by itself when the function returns")
+
+
+def _ignore(session: Session) -> None:
+    """Release nothing: the leader's transaction holds what there is to hold."""

@@ -1,0 +1,357 @@
+r"""Entries in key order as a mapping, and buckets: named, nested sub-ranges of the key space.
+
+A bucket needs no creation, costs nothing, and ceases to exist with its last key.
+
+    stored key = ( 0x01 escape(bucket name) )*  0x00 key
+
+Each level starts with a tag, 0x00 for an entry or 0x01 for a child bucket, and names are
+escaped (see `keys.py`), so that the entries of a bucket, those of its parent, and those of
+its children never mix, whatever bytes names and keys hold.
+
+Source: bolt's Bucket, as a mapping; the tags follow FoundationDB's subspaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    ItemsView,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, overload
+
+from blobkv._engine.format import KEY_SIZE_MAX as STORED_KEY_SIZE_MAX
+from blobkv._engine.format import VALUE_SIZE_MAX
+from blobkv.cursor import Cursor, as_bytes, bounds
+from blobkv.errors import ClosedError, LimitError, ReadOnlyError, UsageError
+from blobkv.keys import escape, prefix_end, unescape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from blobkv._engine.merge import Reader
+    from blobkv._engine.overlay import Overlay
+    from blobkv.cursor import Pair
+
+T = TypeVar("T")
+KEY_SIZE_MAX: Final = 2**16
+BUCKET_SIZE_MAX: Final = STORED_KEY_SIZE_MAX - KEY_SIZE_MAX - 1
+
+_ENTRY: Final = b"\x00"
+_BUCKET: Final = b"\x01"
+
+
+class _Ended:
+    """The reader of a transaction that has ended."""
+
+    def get(self, key: bytes) -> NoReturn:
+        raise ClosedError("the transaction has ended; open another view or update")
+
+    def items(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> NoReturn:
+        self.get(start)
+
+
+_ENDED: Final = _Ended()
+
+
+class Session:
+    """What a transaction and all of its buckets share. Made by the store.
+
+    Attributes:
+        sequence: The commit it reads.
+        reader: The state it reads; one that raises `ClosedError` once it has ended.
+        changes: The same as `reader` in an update; None in a view and at the end.
+        hooks: What to call after the commit.
+    """
+
+    __slots__ = ("changes", "hooks", "reader", "sequence")
+
+    def __init__(self, sequence: int, reader: Reader, changes: Overlay | None = None) -> None:
+        self.sequence = sequence
+        self.reader = reader
+        self.changes = changes
+        self.hooks: list[Callable[[], object]] = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether the transaction has ended."""
+        return self.reader is _ENDED
+
+    def end(self) -> None:
+        """Make every later use raise `ClosedError`. Idempotent."""
+        self.reader = _ENDED
+        self.changes = None
+
+
+class Entries(MutableMapping[bytes, bytes]):
+    """A mapping of keys to values, in key order: the common face of transactions and buckets.
+
+    In a view every write raises `ReadOnlyError`. `len` counts the keys, O(n). What `keys`,
+    `values`, and `items` return is read lazily and, in an update, follows its changes.
+
+    Every method raises `ClosedError` once the transaction has ended, and `UsageError` for a
+    key or a value that is not bytes.
+    """
+
+    def __init__(self, session: Session, path: bytes) -> None:
+        self._session = session
+        self._path = path
+        self._prefix = path + _ENTRY
+
+    @overload
+    def get(self, key: bytes, /) -> bytes | None: ...
+    @overload
+    def get(self, key: bytes, /, default: bytes) -> bytes: ...
+    @overload
+    def get(self, key: bytes, /, default: T) -> bytes | T: ...
+    def get(self, key: bytes, /, default: object = None) -> object:
+        """Return the key's value, or `default`.
+
+        Cost: O(1): a dict lookup for what is in memory, else one or two probes a table.
+        """
+        try:
+            value = self._session.reader.get(self._prefix + key)
+        except TypeError:
+            value = self._session.reader.get(self._prefix + as_bytes(key, "key"))
+        return default if value is None else value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set the key's value. O(1).
+
+        Raises:
+            ReadOnlyError: The transaction is a view.
+            LimitError: The key is over 64 KiB or the value over 1 GiB.
+        """
+        changes = self._changes()
+        if type(key) is not bytes or type(value) is not bytes:
+            key, value = as_bytes(key, "key"), as_bytes(value, "value")
+        if len(key) > KEY_SIZE_MAX:
+            raise LimitError(f"key is {len(key)} bytes, limit {KEY_SIZE_MAX}")
+        if len(value) > VALUE_SIZE_MAX:
+            raise LimitError(f"value is {len(value)} bytes, limit {VALUE_SIZE_MAX}")
+        changes.put(self._prefix + key, value)
+
+    def delete(self, key: bytes) -> None:
+        """Delete the key; one that does not exist is no error. O(1).
+
+        Raises:
+            ReadOnlyError: The transaction is a view.
+        """
+        self._changes().put(self._prefix + as_bytes(key, "key"), None)
+
+    def clear(self, prefix: bytes = b"") -> int:  # type: ignore[override]  # Says how many.
+        """Delete the keys that start with `prefix`; child buckets stay.
+
+        Returns:
+            How many keys that were.
+
+        Raises:
+            ReadOnlyError: The transaction is a view.
+
+        Cost: one record in the store however many keys; O(keys) to count them.
+        """
+        stored = self._prefix + as_bytes(prefix, "prefix")
+        return self._changes().clear(stored, prefix_end(stored))
+
+    def keys(
+        self,
+        *,
+        prefix: bytes = b"",
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        reverse: bool = False,
+    ) -> KeysView[bytes]:
+        """Return the keys in [start, stop) that start with `prefix`, in key order."""
+        return KeysView(_Range(self, prefix, start, stop, reverse=reverse))
+
+    def values(
+        self,
+        *,
+        prefix: bytes = b"",
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        reverse: bool = False,
+    ) -> ValuesView[bytes]:
+        """Return the values of those keys, in the order of `keys`."""
+        return _Values(_Range(self, prefix, start, stop, reverse=reverse))
+
+    def items(
+        self,
+        *,
+        prefix: bytes = b"",
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        reverse: bool = False,
+    ) -> ItemsView[bytes, bytes]:
+        """Return `(key, value)` pairs, in the order of `keys`."""
+        return _Items(_Range(self, prefix, start, stop, reverse=reverse))
+
+    def cursor(
+        self, *, prefix: bytes = b"", start: bytes | None = None, stop: bytes | None = None
+    ) -> Cursor:
+        """Return a cursor, on no key yet, over the keys in [start, stop) with `prefix`."""
+        return Cursor(self, prefix, start, stop)
+
+    def bucket(self, *names: bytes | str) -> Bucket:
+        """Return the bucket of that name, nested once a name; it need not exist. O(1).
+
+        Args:
+            *names: At least one name, any bytes; text stands for its UTF-8.
+
+        Raises:
+            LimitError: The names together are over 64 KiB.
+        """
+        return Bucket(self._session, self._child(names))
+
+    def buckets(self) -> list[bytes]:
+        """Return the names of the child buckets that hold anything, in order.
+
+        Cost: O(log n) a name; what a bucket holds is skipped.
+        """
+        found: list[bytes] = []
+        position = self._path + _BUCKET
+        end = prefix_end(position)
+        while True:
+            pair = next(self._session.reader.items(position, end), None)
+            if pair is None:
+                return found
+            name, after = unescape(pair[0], len(self._path) + 1)
+            found.append(name)
+            following = prefix_end(pair[0][:after])
+            # An escaped name ends in 0x00, so its prefix always has an end.
+            assert following is not None
+            position = following
+
+    def delete_bucket(self, *names: bytes | str) -> int:
+        """Delete everything in the bucket of that name and in the buckets nested in it.
+
+        Returns:
+            How many keys that were; 0 if the bucket did not exist.
+
+        Raises:
+            ReadOnlyError: The transaction is a view.
+
+        Cost: as `clear`.
+        """
+        path = self._child(names)
+        return self._changes().clear(path, prefix_end(path))
+
+    def __getitem__(self, key: bytes) -> bytes:
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        self.put(key, value)
+
+    def __delitem__(self, key: bytes) -> None:
+        self._changes()
+        if self.get(key) is None:
+            raise KeyError(key)
+        self.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        return (
+            isinstance(key, bytes | bytearray | memoryview) and self.get(bytes(key)) is not None
+        )
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (key for key, _ in self._pairs(b"", None, reverse=False))
+
+    def __reversed__(self) -> Iterator[bytes]:
+        return (key for key, _ in self._pairs(b"", None, reverse=True))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __bool__(self) -> bool:
+        return next(iter(self), None) is not None
+
+    def _pairs(self, start: bytes, stop: bytes | None, *, reverse: bool) -> Iterator[Pair]:
+        prefix = self._prefix
+        low = prefix + start
+        high = prefix_end(prefix) if stop is None else prefix + stop
+        if high is not None and low >= high:
+            self._check_open()
+            return iter(())
+        pairs = self._session.reader.items(low, high, reverse=reverse)
+        size = len(prefix)
+        return ((key[size:], value) for key, value in pairs)
+
+    def _changes(self) -> Overlay:
+        changes = self._session.changes
+        if changes is None:
+            self._check_open()
+            raise ReadOnlyError("this transaction is a view; open an update to write")
+        return changes
+
+    def _check_open(self) -> None:
+        if self._session.ended:
+            _ENDED.get(b"")
+
+    def _child(self, names: tuple[bytes | str, ...]) -> bytes:
+        if not names:
+            raise UsageError("a bucket needs a name")
+        path = self._path
+        for name in names:
+            raw = name.encode() if isinstance(name, str) else as_bytes(name, "bucket name")
+            path += _BUCKET + escape(raw)
+        if len(path) > BUCKET_SIZE_MAX:
+            raise LimitError(f"bucket names take {len(path)} bytes, limit {BUCKET_SIZE_MAX}")
+        return path
+
+
+class Bucket(Entries):
+    """A named, nested sub-range of the key space; ends with its transaction."""
+
+
+class _Range(Mapping[bytes, bytes]):
+    """The part of a mapping that one call of `keys`, `values`, or `items` asked for."""
+
+    def __init__(
+        self,
+        entries: Entries,
+        prefix: bytes,
+        start: bytes | None,
+        stop: bytes | None,
+        *,
+        reverse: bool,
+    ) -> None:
+        self._entries = entries
+        self._start, self._stop = bounds(prefix, start, stop)
+        self._reverse = reverse
+        entries._check_open()  # noqa: SLF001  # One noun, two classes.
+
+    def pairs(self) -> Iterator[Pair]:
+        return self._entries._pairs(  # noqa: SLF001
+            self._start, self._stop, reverse=self._reverse
+        )
+
+    def __getitem__(self, key: bytes) -> bytes:
+        value = self._entries[key]
+        if key < self._start or (self._stop is not None and key >= self._stop):
+            raise KeyError(key)
+        return value
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (key for key, _ in self.pairs())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.pairs())
+
+
+class _Values(ValuesView[bytes]):
+    _mapping: _Range
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (value for _, value in self._mapping.pairs())
+
+
+class _Items(ItemsView[bytes, bytes]):
+    _mapping: _Range
+
+    def __iter__(self) -> Iterator[Pair]:
+        return self._mapping.pairs()

@@ -1,0 +1,406 @@
+"""The store: its lifecycle, and who may do what when.
+
+Locks, in the order they may be taken together:
+
+    _write_lock     one update at a time, from its begin to its append
+    (maintenance)   one flush or compaction at a time; the tree's
+    (manifest)      one replacement of the manifest at a time; the tree's
+    (sync)          one sync of the log at a time; the writer's
+    _state_lock     what a new view reads; held for moments, never over I/O
+
+How a commit goes is told in `_engine/writer.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from blobkv._engine import recovery
+from blobkv._engine.backup import write_backup
+from blobkv._engine.follower import Follower
+from blobkv._engine.fs import OSFileSystem, on_fork
+from blobkv._engine.merge import Snapshot
+from blobkv._engine.overlay import Overlay
+from blobkv._engine.verify import verify_files
+from blobkv._engine.views import Views
+from blobkv._engine.writer import Writer
+from blobkv.batch import Batches
+from blobkv.bucket import Session
+from blobkv.errors import ClosedError, ReadOnlyError, UsageError
+from blobkv.stats import Stats
+from blobkv.transaction import Transaction
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from blobkv._engine.fs import FileSystem, Lock
+    from blobkv._engine.verify import Report
+
+T = TypeVar("T")
+
+_LOCK_NAME: Final = "LOCK"
+
+
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    create: bool = True,
+    lock_timeout: float = 0.0,
+    memtable_size: int = 16 << 20,
+    fs: FileSystem | None = None,
+) -> Store:
+    """Open the store in the directory `path`.
+
+    Args:
+        path: The store's directory, used by nothing else.
+        read_only: Read beside a writer, or from a medium that cannot be written. Takes no
+            lock, writes nothing, and sees the newest commit on disk at each `view`.
+        create: Make the store if there is none.
+        lock_timeout: How long to wait for another writer to close the store, in seconds.
+        memtable_size: How much is kept in memory before it is written as a table, in bytes
+            of log. The log to replay after a crash is about as large.
+        fs: The file system; the real one unless a test wants another.
+
+    Raises:
+        LockedError: Another process, or this one, has the store open for writing.
+        CorruptionError: What was written is not what is there.
+        UsageError: There is no store and none is to be made, or an option makes no sense.
+        OSError: The device refused.
+
+    Cost: O(tables), and a replay of the log.
+    """
+    if memtable_size <= 0:
+        raise UsageError(f"memtable_size is {memtable_size}, must be positive")
+    directory = Path(path).absolute()
+    fs = OSFileSystem() if fs is None else fs
+    if read_only:
+        return Store(fs, directory, None, memtable_size)
+    if create:
+        fs.make_directory(str(directory))
+    try:
+        lock = fs.lock(f"{directory}/{_LOCK_NAME}", lock_timeout)
+    except FileNotFoundError as cause:
+        raise UsageError(f"{directory}: no store here; open with create=True") from cause
+    try:
+        if create:
+            recovery.create(fs, str(directory))
+        return Store(fs, directory, lock, memtable_size)
+    except BaseException:
+        lock.release()
+        raise
+
+
+class Store:
+    """An open store. Made by `blobkv.open`; safe to use from many threads.
+
+    Leaving its with-block closes it. After a fork the child's store is closed; the child
+    opens its own.
+    """
+
+    def __init__(
+        self, fs: FileSystem, directory: Path, lock: Lock | None, memtable_size: int
+    ) -> None:
+        self._fs = fs
+        self._path = directory
+        self._lock = lock
+        self._write_lock = threading.Lock()
+        self._state_lock = threading.Lock()
+        self._views = Views()
+        self._batches = Batches(self._begin)
+        self._closed: str | None = None
+        # The update that holds the write lock, and the thread that holds it.
+        self._update: Session | None = None
+        self._updating: int | None = None
+        self._source: Writer | Follower
+        if lock is None:
+            self._source = Follower(fs, str(directory), self._views, self._state_lock)
+        else:
+            found = recovery.recover(fs, str(directory), self._state_lock)
+            found = recovery.settle(
+                fs, str(directory), found, memtable_size=memtable_size, lock=self._state_lock
+            )
+            self._source = Writer(
+                fs,
+                str(directory),
+                found,
+                memtable_size=memtable_size,
+                views=self._views,
+                state_lock=self._state_lock,
+            )
+        on_fork(self._forget_in_child)
+
+    @property
+    def path(self) -> Path:
+        """The store's directory."""
+        return self._path
+
+    @property
+    def sequence(self) -> int:
+        """The last commit that a new view reads; 0 in a new store."""
+        self._check_open()
+        self._follow()
+        return self._source.visible
+
+    def view(self) -> Transaction:
+        """Return a transaction that reads the newest state and never changes.
+
+        It blocks nobody and is blocked by nobody. While it is open, what it reads is kept.
+
+        Raises:
+            ClosedError: The store is closed.
+
+        Cost: O(1) and no I/O; where another process writes, one stat and what is new.
+        """
+        self._follow()
+        with self._state_lock:
+            self._check_open()
+            sequence = self._source.visible
+            session = Session(sequence, Snapshot(self._source.layers, sequence))
+            self._views.add(session)
+        return Transaction(session, release=self._views.release)
+
+    def update(self, *, durable: bool = True) -> Transaction:
+        """Return a transaction that reads the newest state and changes it.
+
+        It commits at the end of its with-block and rolls back if the block raises. One is
+        open at a time; the next waits.
+
+        Args:
+            durable: Whether the commit waits until it would survive power loss. Without, it
+                is visible at once, and durable with the next commit that is, with `sync`, or
+                with `close`; power loss before that may lose it and what came after it, never
+                what came before.
+
+        Raises:
+            ReadOnlyError: The store was opened with `read_only`.
+            UsageError: This thread has an update open already.
+            PoisonedError: An earlier write or sync failed.
+            ClosedError: The store is closed.
+
+        Cost: one write, and one sync unless another commit shares its own.
+        """
+        return self._begin(durable=durable)[1]
+
+    def batch(self, fn: Callable[[Transaction], T]) -> T:
+        """Call `fn(txn)` exactly once in an update, and return its result once it is durable.
+
+        Concurrent callers share one commit; one whose function raises gets its exception and
+        changes nothing, and the others are untouched. The function may run in the thread of
+        another caller, so it should be quick and must not wait for other callers.
+
+        Raises:
+            What `fn` raises, and as `update`.
+        """
+        return self._batches.run(fn)
+
+    def flush(self) -> None:
+        """Write what is in memory as a table, so that no log is left to replay."""
+        writer = self._freeze()
+        writer.tree.flush()
+
+    def compact(self) -> None:
+        """Flush, then merge all tables into one without what is deleted or shadowed.
+
+        Cost: reads and writes everything once, beside other work.
+        """
+        writer = self._freeze()
+        writer.tree.flush()
+        writer.tree.compact(everything=True)
+
+    def sync(self) -> None:
+        """Make every commit so far durable, those with `durable=False` included."""
+        writer = self._writer()
+        with self._exclusively():
+            writer.sync()
+
+    def verify(self) -> Report:
+        """Read every byte of the store, beside other work, and report what is wrong.
+
+        Cost: reads everything once.
+        """
+        while True:
+            self._follow()
+            self._check_open()
+            manifest = self._source.manifest
+            report = verify_files(self._fs, str(self._path), manifest)
+            self._follow()
+            # A file may be missing because a newer manifest does without it.
+            if report.ok or self._source.manifest.epoch == manifest.epoch:
+                return report
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a copy of the newest state to the new directory `path`, beside other work.
+
+        Raises:
+            UsageError: The directory is not empty.
+        """
+        self._follow()
+        with self._state_lock:
+            self._check_open()
+            snapshot = Snapshot(self._source.layers, self._source.visible)
+            self._views.add(snapshot)
+        try:
+            write_backup(self._fs, str(Path(path).absolute()), snapshot)
+        finally:
+            self._views.release(snapshot)
+
+    def stats(self) -> Stats:
+        """Return what the store can tell about itself in numbers. O(tables)."""
+        self._follow()
+        with self._state_lock:
+            self._check_open()
+            source = self._source
+            tables = source.layers.tables
+            writer = source if isinstance(source, Writer) else None
+            return Stats(
+                sequence=source.visible,
+                commits=writer.commits if writer else 0,
+                syncs=writer.syncs if writer else 0,
+                flushes=writer.tree.flushes if writer else 0,
+                compactions=writer.tree.compactions if writer else 0,
+                log_size=writer.log_size if writer else 0,
+                memtable_count=sum(map(len, source.layers.memtables)),
+                frozen_count=len(source.layers.frozen),
+                table_count=len(tables),
+                table_size=sum(table.size for table in tables),
+                table_entries=sum(table.footer.entries for table in tables),
+                log_written=writer.log_written if writer else 0,
+                table_written=writer.tree.table_written if writer else 0,
+                views=len(self._views),
+                oldest_view=self._views.oldest(),
+                failure=str(writer.failure) if writer and writer.failure else None,
+            )
+
+    def close(self) -> None:
+        """Roll back this thread's open update, wait for others', and release everything.
+
+        Open views end. Idempotent.
+
+        Raises:
+            OSError: The log could not be sealed; durable commits are safe all the same.
+        """
+        update = self._update
+        if update is not None and self._updating == threading.get_ident():
+            update.end()
+            self._abandon(update)
+        with self._write_lock:
+            if self._closed is not None:
+                return
+            with self._state_lock:
+                self._end("the store is closed")
+            try:
+                self._source.close()
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "open" if self._closed is None else "closed"
+        return f"<blobkv.Store {str(self._path)!r}, {state}>"
+
+    def _begin(self, *, durable: bool = True) -> tuple[Session, Transaction]:
+        writer = self._writer()
+        self._acquire()
+        try:
+            writer.tree.check_writable()
+            changes = Overlay(Snapshot(writer.layers, writer.appended))
+            session = Session(writer.appended, changes, changes)
+            self._update = session
+            commit = partial(self._commit, durable=durable)
+            return session, Transaction(session, commit=commit, release=self._abandon)
+        except BaseException:
+            self._release()
+            raise
+
+    def _commit(self, session: Session, *, durable: bool) -> int:
+        writer = self._writer()
+        changes = session.changes
+        try:
+            if not changes:
+                return session.sequence
+            commit = writer.append(changes, durable=durable)
+        finally:
+            self._abandon(session)
+        writer.settle(commit)
+        return commit.sequence
+
+    def _abandon(self, session: Session) -> None:
+        if self._update is session:
+            self._release()
+
+    def _acquire(self) -> None:
+        if self._updating == threading.get_ident():
+            raise UsageError("this thread has an update open; commit it or roll it back first")
+        self._write_lock.acquire()
+        self._updating = threading.get_ident()
+        try:
+            self._check_open()
+        except ClosedError:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        self._update = None
+        self._updating = None
+        self._write_lock.release()
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        self._acquire()
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _freeze(self) -> Writer:
+        writer = self._writer()
+        with self._exclusively():
+            writer.freeze()
+        return writer
+
+    def _writer(self) -> Writer:
+        self._check_open()
+        if isinstance(self._source, Follower):
+            raise ReadOnlyError(f"{self._path}: opened with read_only=True")
+        return self._source
+
+    def _follow(self) -> None:
+        if isinstance(self._source, Follower):
+            with self._write_lock:
+                self._check_open()
+                self._source.refresh()
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise ClosedError(f"{self._path}: {self._closed}")
+
+    def _end(self, reason: str) -> None:
+        self._closed = reason
+        for reading in self._views:
+            if isinstance(reading, Session):
+                reading.end()
+
+    def _forget_in_child(self) -> None:
+        # No lock is taken: at the fork any of them may have been held by another thread.
+        if self._update is not None:
+            self._update.end()
+        self._end("it was opened before a fork; open it again in the child")

@@ -1,0 +1,105 @@
+"""Transactions: one consistent state of the store, and in an update the changes to it.
+
+A *view* shows the store as of one commit and never changes. An *update* shows the newest
+state with its own changes on top; it commits at the end of its with-block, or rolls back if
+the block raises. Both are mappings of the entries outside any bucket (see `bucket.py`).
+
+Source: bolt's Tx, as a mapping.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from blobkv.bucket import Entries, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+
+class Transaction(Entries):
+    """One view or one update. Made by `Store.view`, `Store.update`, and `Store.batch`.
+
+    Not to be shared between threads. Leaving the with-block ends it: a view is given up, an
+    update commits, or rolls back if the block raised.
+
+    Args:
+        session: What it reads and changes.
+        commit: Makes the session's changes durable and returns their sequence; None in a view.
+        release: Called once when it ends without a commit.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        commit: Callable[[Session], int] | None = None,
+        release: Callable[[Session], None],
+    ) -> None:
+        super().__init__(session, b"")
+        self._commit = commit
+        self._release = release
+
+    @property
+    def sequence(self) -> int:
+        """The commit it reads; of an update that has committed, its own commit."""
+        return self._session.sequence
+
+    def commit(self) -> None:
+        """Make the changes durable and visible, and end the transaction.
+
+        Nothing to change: nothing is written. Of a view: the same as `rollback`.
+
+        Raises:
+            OSError: The device refused; nothing of it was committed.
+            PoisonedError: An earlier write or sync failed.
+            ClosedError: It has ended already.
+        """
+        session = self._session
+        self._check_open()
+        if self._commit is None:
+            self.rollback()
+            return
+        try:
+            session.sequence = self._commit(session)
+        finally:
+            session.end()
+        for hook in session.hooks:
+            hook()
+
+    def rollback(self) -> None:
+        """Drop the changes and end the transaction. Idempotent."""
+        if not self._session.ended:
+            self._session.end()
+            self._release(self._session)
+
+    def on_commit(self, fn: Callable[[], object]) -> None:
+        """Call `fn()` once this update is durable, in the thread that commits, in order.
+
+        Not called if it rolls back. What `fn` raises comes out of the commit, which stands.
+
+        Raises:
+            ReadOnlyError: The transaction is a view.
+        """
+        self._changes()
+        self._session.hooks.append(fn)
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None and not self._session.ended:
+            self.commit()
+        else:
+            self.rollback()
+
+    def __del__(self) -> None:
+        # A transaction that was dropped must not hold the write lock, or old versions, for ever.
+        self.rollback()
