@@ -1,0 +1,124 @@
+"""Snapshots and the content blobs they stand for: who holds what, and what may go.
+
+`BlobSnapshotter` wraps any snapshotter and any content store that honour the protocols in
+`blobmap.contracts`. `blobmap.open` makes one from the embedded defaults, all in one directory.
+
+    >>> import tempfile
+    >>> import blobmap
+    >>> directory = tempfile.TemporaryDirectory()
+    >>> snapshotter = blobmap.open(directory.name)
+
+A blob comes in through the content store, and a snapshot through prepare and commit; then
+one stands for the other:
+
+    >>> with snapshotter.content.writer("first-layer") as writer:
+    ...     size = writer.write(b"a layer")
+    ...     digest = writer.digest()
+    ...     writer.commit()
+    >>> mounts = snapshotter.prepare("work in progress")
+    >>> snapshotter.commit("layer", "work in progress")
+    >>> snapshotter.set_blob("layer", digest)
+    >>> snapshotter.get_blob("layer").size
+    7
+    >>> list(snapshotter.snapshots_of(digest)), snapshotter.references(digest)
+    (['layer'], 1)
+
+The blob goes with the last snapshot that stands for it:
+
+    >>> snapshotter.remove("layer")
+    >>> [info.digest for info in snapshotter.content.walk()]
+    []
+
+Everything is durable when a call returns, and nothing needs repair after a crash:
+
+    >>> snapshotter.close()
+    >>> directory.cleanup()
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blobmap.contracts import (
+    Blob,
+    ContentInfo,
+    ContentStore,
+    Image,
+    Info,
+    IngestStatus,
+    Kind,
+    Mount,
+    Snapshotter,
+    Usage,
+)
+from blobmap.errors import (
+    AlreadyExists,
+    BlobMapError,
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    NotImplementedHere,
+    Unavailable,
+)
+from blobmap.holding import Explanation, Holding
+from blobmap.local import LocalContent, NativeSnapshotter
+from blobmap.reconcile import Finding, Report
+from blobmap.snapshotter import BlobSnapshotter
+from blobmap.usage import DiskUsage, UsageRow
+from blobmap.work import Work
+
+__all__ = [
+    "AlreadyExists",
+    "Blob",
+    "BlobMapError",
+    "BlobSnapshotter",
+    "ContentInfo",
+    "ContentStore",
+    "DataLoss",
+    "DiskUsage",
+    "Explanation",
+    "FailedPrecondition",
+    "Finding",
+    "Holding",
+    "Image",
+    "Info",
+    "IngestStatus",
+    "InvalidArgument",
+    "Kind",
+    "Mount",
+    "NotFound",
+    "NotImplementedHere",
+    "Report",
+    "Snapshotter",
+    "Unavailable",
+    "Usage",
+    "UsageRow",
+    "Work",
+    "open",
+]
+
+
+def open(root: str | Path) -> BlobSnapshotter:  # noqa: A001 - as in `blobkv.open`.
+    """Open the embedded default in the directory `root`, and make it if it does not exist.
+
+    Content is in `root`/content, snapshots in `root`/native, the map in `root`/map. Closing
+    the snapshotter closes all three.
+
+    Raises:
+        blobkv.LockedError: It is open already, here or in another process.
+        FailedPrecondition: A newer blobmap wrote it.
+    """
+    directory = Path(root)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = LocalContent(directory / "content")
+    try:
+        inner = NativeSnapshotter(directory / "native")
+        try:
+            return BlobSnapshotter(inner, content, directory / "map", close_content=True)
+        except BaseException:
+            inner.close()
+            raise
+    except BaseException:
+        content.close()
+        raise

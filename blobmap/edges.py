@@ -1,0 +1,227 @@
+"""Who holds which blob: the reverse index and the tallies, inside one transaction.
+
+Edges, images, and claims say what holds a blob; holder and tally are kept so that neither
+"who holds it?" nor "is that the last one?" has to scan them. Every function here works in
+the caller's transaction: truth and caches change together, or not at all.
+
+Invariants:
+
+* A row of holder stands exactly for each edge, each blob of an image, and each blob claimed.
+* A tally stands exactly for each digest with a holder, and counts its holders.
+* A queued digest has no holder. Deleting a blob needs more than the queue's word: `held` is
+  asked again, so that even a wrong tally costs a blob kept too long and never one lost.
+
+`audit` is those sentences as code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import blobkv
+from blobmap import schema
+from blobmap.schema import Holder, Scope, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def retain(
+    txn: blobkv.Transaction,
+    holder: Holder,
+    digest: str,
+    *,
+    size: int | None = None,
+    foreign: bool = False,
+) -> None:
+    """Record that `holder` holds the blob, and take it off the queue. Idempotent.
+
+    Args:
+        txn: An update.
+        holder: Who holds it; one that holds it already counts once.
+        digest: The blob.
+        size: Its size in bytes, where known.
+        foreign: For work only: the blob was there, and not held, before.
+
+    Cost: O(log n).
+    """
+    key = blobkv.pack(digest)
+    holders = txn.bucket(schema.HOLDER)
+    tally = tally_of(txn, digest)
+    if tally is None:
+        tally = Tally(0, None, foreign)
+    if holders.get(holder.key(digest)) is None:
+        holders.put(holder.key(digest), b"")
+        tally = replace(tally, count=tally.count + 1)
+    tally = replace(
+        tally,
+        # At least this one, should the tally have been lost while the row was not.
+        count=max(tally.count, 1),
+        size=tally.size if size is None else size,
+        foreign=tally.foreign and holder.kind == schema.BY_WORK,
+    )
+    txn.bucket(schema.TALLY).put(key, schema.encode_tally(tally))
+    txn.bucket(schema.QUEUE).delete(key)
+
+
+def release(txn: blobkv.Transaction, holder: Holder, digest: str) -> None:
+    """Record that `holder` holds the blob no longer; queue the blob if nothing else does.
+
+    A foreign blob is not queued: it outlives the work that held it.
+
+    Args:
+        txn: An update.
+        holder: Who held it, by the word of an edge, an image, or a claim; should the row
+            that says so be lost, the blob is let go all the same.
+        digest: The blob.
+
+    Cost: O(log n).
+    """
+    holders = txn.bucket(schema.HOLDER)
+    listed = holder.key(digest) in holders
+    holders.delete(holder.key(digest))
+    tally = tally_of(txn, digest)
+    if not held(txn, digest):
+        txn.bucket(schema.TALLY).delete(blobkv.pack(digest))
+        if tally is None or not tally.foreign:
+            txn.bucket(schema.QUEUE).put(blobkv.pack(digest), b"")
+    elif listed and tally is not None:
+        # Others hold it, so a tally that says otherwise is wrong; `audit` will tell.
+        tally = replace(tally, count=max(tally.count - 1, 1))
+        txn.bucket(schema.TALLY).put(blobkv.pack(digest), schema.encode_tally(tally))
+
+
+def held(txn: blobkv.Transaction, digest: str) -> bool:
+    """Return whether anything holds the blob. Cost: one seek."""
+    rows = txn.bucket(schema.HOLDER).keys(prefix=blobkv.pack(digest))
+    return next(iter(rows), None) is not None
+
+
+def queued(txn: blobkv.Transaction, digest: str) -> bool:
+    """Return whether the blob is to be deleted: it is queued, and indeed nothing holds it."""
+    return blobkv.pack(digest) in txn.bucket(schema.QUEUE) and not held(txn, digest)
+
+
+def tally_of(txn: blobkv.Transaction, digest: str) -> Tally | None:
+    """Return the tally of the blob, or None if nothing holds it."""
+    raw = txn.bucket(schema.TALLY).get(blobkv.pack(digest))
+    return None if raw is None else schema.decode_tally(raw, digest)
+
+
+def holder_of(key: bytes) -> tuple[str, Holder]:
+    """Return the digest and the holder that a key of the table holder names."""
+    digest, kind, namespace, snapshotter, name = schema.text_parts(key)
+    return digest, Holder(kind, Scope(namespace, snapshotter), name)
+
+
+def audit(txn: blobkv.Transaction, *, repair: bool = False) -> list[str]:
+    """Compare the caches with the truth.
+
+    Args:
+        txn: A view; an update if `repair`.
+        repair: Whether to make the caches agree, too.
+
+    Returns:
+        One line per disagreement, and so nothing if every invariant holds.
+
+    Raises:
+        DataLoss: A record does not read; there is nothing to repair it from.
+
+    Cost: O(records) time, O(disagreements) memory.
+    """
+    faults = []
+    holders = txn.bucket(schema.HOLDER)
+    lost = [(what, who) for what, who in _truth(txn) if who.key(what) not in holders]
+    for digest, holder in lost:
+        faults.append(f"{holder.kind} {holder.name!r} holds {digest}, but is not listed there")
+        if repair:
+            holders.put(holder.key(digest), b"")
+    stray = [key for key in holders if not _stands(txn, key)]
+    for key in stray:
+        digest, holder = holder_of(key)
+        faults.append(f"{digest} lists {holder.kind} {holder.name!r}, which does not hold it")
+        if repair:
+            holders.delete(key)
+    return faults + _audit_tallies(txn, repair=repair) + _audit_queue(txn, repair=repair)
+
+
+def _audit_tallies(txn: blobkv.Transaction, *, repair: bool) -> list[str]:
+    faults = []
+    tallies = txn.bucket(schema.TALLY)
+    for digest, count in [wrong for wrong in _counts(txn) if not _tally_is(txn, *wrong)]:
+        faults.append(f"{digest} has {count} holders, but its tally does not say so")
+        if repair:
+            tally = tally_of(txn, digest) or Tally(count, _size(txn, digest), foreign=False)
+            tallies.put(blobkv.pack(digest), schema.encode_tally(replace(tally, count=count)))
+    digests = (schema.text_parts(key)[0] for key in tallies)
+    for digest in [digest for digest in digests if not held(txn, digest)]:
+        faults.append(f"{digest} has a tally, but no holder")
+        if repair:
+            tallies.delete(blobkv.pack(digest))
+            txn.bucket(schema.QUEUE).put(blobkv.pack(digest), b"")
+    return faults
+
+
+def _audit_queue(txn: blobkv.Transaction, *, repair: bool) -> list[str]:
+    faults = []
+    queue = txn.bucket(schema.QUEUE)
+    digests = (schema.text_parts(key)[0] for key in queue)
+    for digest in [digest for digest in digests if held(txn, digest)]:
+        faults.append(f"{digest} is queued for deletion, but has a holder")
+        if repair:
+            queue.delete(blobkv.pack(digest))
+    return faults
+
+
+def _truth(txn: blobkv.Transaction) -> Iterator[tuple[str, Holder]]:
+    """Yield each digest with its holder, as edges, images, and claims have it."""
+    for key, raw in txn.bucket(schema.EDGE).items():
+        namespace, snapshotter, snapshot = schema.text_parts(key)
+        holder = Holder(schema.BY_SNAPSHOT, Scope(namespace, snapshotter), snapshot)
+        yield schema.decode_edge(raw, snapshot).blob.digest, holder
+    for key, raw in txn.bucket(schema.IMAGE).items():
+        namespace, snapshotter, image = schema.text_parts(key)
+        holder = Holder(schema.BY_IMAGE, Scope(namespace, snapshotter), image)
+        for digest in schema.decode_image(raw, image).blobs:
+            yield digest, holder
+    for key in txn.bucket(schema.CLAIM):
+        namespace, snapshotter, work, kind, subject = schema.text_parts(key)
+        if kind == schema.CLAIM_BLOB:
+            yield subject, Holder(schema.BY_WORK, Scope(namespace, snapshotter), work)
+
+
+def _stands(txn: blobkv.Transaction, key: bytes) -> bool:
+    """Return whether the truth agrees with one row of holder."""
+    digest, holder = holder_of(key)
+    if holder.kind == schema.BY_WORK:
+        claim = holder.scope.key(holder.name, schema.CLAIM_BLOB, digest)
+        return claim in txn.bucket(schema.CLAIM)
+    if holder.kind == schema.BY_IMAGE:
+        raw = txn.bucket(schema.IMAGE).get(holder.scope.key(holder.name))
+        return raw is not None and digest in schema.decode_image(raw, holder.name).blobs
+    raw = txn.bucket(schema.EDGE).get(holder.scope.key(holder.name))
+    return raw is not None and schema.decode_edge(raw, holder.name).blob.digest == digest
+
+
+def _counts(txn: blobkv.Transaction) -> Iterator[tuple[str, int]]:
+    """Yield each digest that has holders, and how many."""
+    rows = txn.bucket(schema.HOLDER)
+    for digest, group in groupby(rows, key=lambda key: schema.text_parts(key)[0]):
+        yield digest, sum(1 for _ in group)
+
+
+def _tally_is(txn: blobkv.Transaction, digest: str, count: int) -> bool:
+    tally = tally_of(txn, digest)
+    return tally is not None and tally.count == count
+
+
+def _size(txn: blobkv.Transaction, digest: str) -> int | None:
+    """Return the size that a snapshot's edge recorded for the blob, if there is one."""
+    for key in txn.bucket(schema.HOLDER).keys(prefix=blobkv.pack(digest, schema.BY_SNAPSHOT)):
+        _, holder = holder_of(key)
+        raw = txn.bucket(schema.EDGE).get(holder.scope.key(holder.name))
+        if raw is not None:
+            return schema.decode_edge(raw, holder.name).blob.size
+    return None

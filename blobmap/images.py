@@ -1,0 +1,109 @@
+"""Images: names for stacks of snapshots, which keep their own blobs and go as a whole.
+
+An image holds the blobs it names (manifest, config); its layers' blobs are held by its
+snapshots. When an image goes, or is replaced by another of its name, the record goes first,
+in one transaction that turns what only it listed into *leftovers*; then each leftover
+snapshot is removed, from the top down, until one is met that must stay: another image lists
+it, or it has a child that is none of the image's. Below such a one all are its parents, so
+all stay. A crash, or a snapshotter that fails, leaves leftovers for the next open.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from blobmap import digest as digests
+from blobmap import locks, schema
+from blobmap.contracts import Image, Kind
+from blobmap.errors import FailedPrecondition, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blobmap.catalog import Catalog, Leftovers
+    from blobmap.deletions import Deletions
+    from blobmap.parts import Parts
+    from blobmap.removal import Removal
+
+
+class Images:
+    """The images of one snapshotter. Safe to call from many threads."""
+
+    def __init__(
+        self, parts: Parts, catalog: Catalog, removal: Removal, deletions: Deletions
+    ) -> None:
+        self._parts = parts
+        self._catalog = catalog
+        self._removal = removal
+        self._deletions = deletions
+
+    def set(self, image: Image) -> None:
+        """See `BlobSnapshotter.set_image`."""
+        _check(image)
+        snapshots = [locks.snapshot(key) for key in image.snapshots]
+        blobs = [locks.blob(digest) for digest in image.blobs]
+        with self._parts.locks.hold(locks.image(image.name), *snapshots, *blobs):
+            for key in image.snapshots:
+                if self._parts.inner.stat(key).kind is not Kind.COMMITTED:
+                    raise FailedPrecondition(f"snapshot {key!r} is not committed: commit it")
+            sizes = {digest: self._parts.content.info(digest).size for digest in image.blobs}
+            released = self._catalog.put(image, sizes)
+        self._deletions.carry_out(*released)
+        for leftovers in self._catalog.leftovers(image.name):
+            self._try_prune(leftovers)
+
+    def get(self, name: str) -> Image:
+        """See `BlobSnapshotter.get_image`."""
+        image = self._catalog.image(name)
+        if image is None:
+            raise NotFound(f"there is no image {name!r}")
+        return image
+
+    def all(self) -> Iterator[Image]:
+        """Yield each image, by name."""
+        return self._catalog.images()
+
+    def remove(self, name: str) -> None:
+        """See `BlobSnapshotter.remove_image`."""
+        with self._parts.locks.hold(locks.image(name)):
+            image = self._catalog.image(name)
+            released = self._catalog.drop(name) if image is not None else ()
+        self._deletions.carry_out(*released)
+        leftovers = list(self._catalog.leftovers(name))
+        if image is None and not leftovers:
+            raise NotFound(f"there is no image {name!r}")
+        for item in leftovers:
+            self._prune(item)
+
+    def replay(self) -> None:
+        """Remove what images that are gone left behind. For open and reconcile."""
+        for leftovers in self._catalog.leftovers():
+            self._try_prune(leftovers)
+
+    def _try_prune(self, leftovers: Leftovers) -> None:
+        what = f"remove the snapshots of {leftovers.image!r}"
+        self._parts.attempts.succeeds(what, partial(self._prune, leftovers))
+
+    def _prune(self, leftovers: Leftovers) -> None:
+        for key in reversed(leftovers.snapshots):
+            if not self._is_removed(key):
+                break
+        self._catalog.finish(leftovers)
+
+    def _is_removed(self, key: str) -> bool:
+        try:
+            return self._removal.remove(key, unless=lambda: bool(self._catalog.listing(key)))
+        except NotFound:
+            return True
+        except FailedPrecondition:
+            return False
+
+
+def _check(image: Image) -> None:
+    """Refuse an image that cannot be recorded; InvalidArgument says why."""
+    schema.check_name("image", image.name, schema.IMAGE_SIZE_MAX)
+    for key in image.snapshots:
+        schema.check_name("snapshot", key, schema.SNAPSHOT_SIZE_MAX)
+    for digest in (image.digest, *image.blobs):
+        digests.validate(digest)

@@ -1,0 +1,321 @@
+"""The map against the snapshotter and the content store: report, then repair.
+
+Both are walked beside the map, each in its order, so memory is bounded however large they
+are. A walk only raises suspicion: what it did not show is asked for by name, and `NotFound`
+is the one answer that counts as evidence; anything else that is raised ends the call. Repair
+comes after all is compared, and looks at each thing again, under its lock, before it acts.
+
+    finding         what it is                                    what repair does
+    --------------  --------------------------------------------  -------------------------
+    snapshot gone   an edge of a snapshot that does not exist     drops the edge
+    snapshot other  an edge of an earlier life of the key         drops the edge
+    blob missing    held, but not in the content store            nothing: data was lost
+    blob size       another size than was recorded                nothing: data was lost
+    image broken    an image lists a snapshot that is not there   nothing: import it again
+    cache wrong     the reverse index or a tally                  makes it anew from the edges
+    removal open    a removal without an end                      ends it
+    leftover open   snapshots of an image that is gone            removes them
+    work open       claims of work that is over                   drops them
+    deletion open   a blob whose deletion failed so far           tries it again
+
+An edge to a blob that is missing is kept: the snapshot is still what that blob was, and
+importing the image again brings the blob back. Blobs in the content store that the map never
+held are none of its business: they are counted and left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from blobmap import locks
+from blobmap.errors import FailedPrecondition, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blobmap.catalog import Catalog
+    from blobmap.contracts import ContentInfo, Info
+    from blobmap.deletions import Deletions
+    from blobmap.images import Images
+    from blobmap.parts import Parts
+    from blobmap.removal import Removal
+    from blobmap.schema import Edge
+    from blobmap.work import Works
+
+T = TypeVar("T")
+
+_LOG: Final = logging.getLogger("blobmap")
+
+GONE: Final = "snapshot gone"
+OTHER: Final = "snapshot other"
+MISSING: Final = "blob missing"
+SIZE: Final = "blob size"
+BROKEN: Final = "image broken"
+CACHE: Final = "cache wrong"
+REMOVAL: Final = "removal open"
+LEFTOVER: Final = "leftover open"
+WORK: Final = "work open"
+DELETION: Final = "deletion open"
+
+# More than one mapping in so many is too many to drop unasked.
+_LOSS_FACTOR: Final = 10
+
+# Findings listed one by one, of each kind; all are counted.
+_LISTED_COUNT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+        kind: What it is; the table above has them all.
+        subject: The snapshot, digest, image, or work.
+        detail: What was expected there, and what was found.
+    """
+
+    kind: str
+    subject: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What `reconcile` found and did. `str` is for people.
+
+    Attributes:
+        dry_run: Whether it was only to look.
+        edge_count: Mappings in the map.
+        snapshot_count: Snapshots in the snapshotter.
+        blob_count: Blobs that are held and whose size is known.
+        content_count: Blobs in the content store.
+        unowned_count: Blobs in the content store that the map does not know.
+        findings: What is not as it should be; of each kind at most the first 1,000.
+        counts: How many findings there are, by kind.
+        repaired: How many of them are repaired now.
+    """
+
+    dry_run: bool
+    edge_count: int = 0
+    snapshot_count: int = 0
+    blob_count: int = 0
+    content_count: int = 0
+    unowned_count: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    repaired: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is now as it should be."""
+        return self.repaired == self.counts.total()
+
+    def add(self, kind: str, subject: str, detail: str) -> None:
+        """Count a finding, and list it unless many of its kind are listed."""
+        self.counts[kind] += 1
+        if self.counts[kind] <= _LISTED_COUNT:
+            self.findings.append(Finding(kind, subject, detail))
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.edge_count} mappings, {self.snapshot_count} snapshots",
+            f"{self.blob_count} held blobs, {self.content_count} in the content store",
+            f"{self.unowned_count} blobs there are unknown to the map",
+        ]
+        lines += (f"{item.kind}: {item.subject}: {item.detail}" for item in self.findings)
+        unlisted = self.counts.total() - len(self.findings)
+        if unlisted:
+            lines.append(f"and {unlisted} more")
+        did = "nothing repaired: dry run" if self.dry_run else f"{self.repaired} repaired"
+        lines.append(f"{self.counts.total()} findings, {did}" if self.counts else "all is well")
+        return "\n".join(lines)
+
+
+class Reconciliation:
+    """Compares and repairs one map. Made anew for each call of `reconcile`."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        catalog: Catalog,
+        removal: Removal,
+        deletions: Deletions,
+        images: Images,
+        works: Works,
+    ) -> None:
+        self._parts = parts
+        self._catalog = catalog
+        self._removal = removal
+        self._deletions = deletions
+        self._images = images
+        self._works = works
+
+    def run(self, *, dry_run: bool, force: bool) -> Report:
+        """See `BlobSnapshotter.reconcile`."""
+        report = Report(dry_run)
+        self._compare_caches(report)
+        self._list_unfinished(report)
+        self._compare_snapshots(report)
+        self._compare_blobs(report)
+        self._compare_images(report)
+        if not dry_run:
+            if not force:
+                _refuse_to_lose_much(report)
+            self._repair(report)
+        return report
+
+    def _compare_caches(self, report: Report) -> None:
+        for fault in self._parts.refs.faults():
+            report.add(CACHE, fault.split()[0], fault)
+
+    def _list_unfinished(self, report: Report) -> None:
+        for key, intent in self._parts.refs.intents():
+            what = "failed, with an outcome unknown" if intent.doubtful else "was interrupted"
+            report.add(REMOVAL, key, f"its removal {what}")
+        for leftovers in self._catalog.leftovers():
+            count = len(leftovers.snapshots)
+            report.add(LEFTOVER, leftovers.image, f"it is gone, but not its {count} snapshots")
+        for work in self._works.stale():
+            report.add(WORK, work, "it is over, but its claims stand")
+        for digest in self._parts.refs.queue():
+            report.add(DELETION, digest, "nothing holds it, but its deletion failed so far")
+
+    def _compare_snapshots(self, report: Report) -> None:
+        walk = _Beside(self._parts.inner.walk(), name=lambda info: info.name)
+        for key, edge in self._parts.refs.edges():
+            report.edge_count += 1
+            if not _is_shown(edge, walk.find(key)):
+                self._judge(report, key, edge)
+        report.snapshot_count = walk.count_all()
+
+    def _judge(self, report: Report, key: str, edge: Edge) -> bool:
+        """Return whether the edge is to be dropped, and if so add the finding."""
+        try:
+            info = self._parts.inner.stat(key)
+        except NotFound:
+            kind, found = GONE, "no such snapshot is there"
+        else:
+            kind, found = OTHER, f"a snapshot made {info.created} is there"
+            if edge.is_of(info):
+                return False
+        # What a removal that began is about, or what has changed meanwhile, is no finding.
+        if self._parts.refs.intent(key) is not None or self._parts.refs.edge(key) != edge:
+            return False
+        made = edge.incarnation or "at a time unknown"
+        report.add(kind, key, f"made {made}, it stood for {edge.blob.digest}; {found}")
+        return True
+
+    def _compare_blobs(self, report: Report) -> None:
+        walk = _Beside(self._content_blobs(report), name=lambda info: info.digest)
+        for digest, size in self._parts.refs.sizes():
+            report.blob_count += 1
+            info = walk.find(digest)
+            if info is None:
+                try:
+                    info = self._parts.content.info(digest)
+                except NotFound:
+                    if self._parts.refs.count(digest):
+                        report.add(MISSING, digest, "it is held, but not in the content store")
+                    continue
+            if info.size != size:
+                report.add(SIZE, digest, f"{size} bytes were recorded, {info.size} are there")
+        report.content_count = walk.count_all()
+
+    def _content_blobs(self, report: Report) -> Iterator[ContentInfo]:
+        for info in self._parts.content.walk():
+            report.unowned_count += not self._parts.refs.known(info.digest)
+            yield info
+
+    def _compare_images(self, report: Report) -> None:
+        walk = _Beside(self._parts.inner.walk(), name=lambda info: info.name)
+        for key, image in self._catalog.listings():
+            if walk.find(key) is not None:
+                continue
+            try:
+                self._parts.inner.stat(key)
+            except NotFound:
+                if image in self._catalog.listing(key):
+                    report.add(BROKEN, image, f"it lists snapshot {key!r}, which is not there")
+
+    def _repair(self, report: Report) -> None:
+        if report.counts[CACHE]:
+            self._parts.refs.repair()
+        if report.counts[GONE] or report.counts[OTHER]:
+            self._drop_edges()
+        self._removal.replay()
+        self._works.replay()
+        self._images.replay()
+        self._deletions.carry_out_all()
+        after = Report(dry_run=False)
+        self._list_unfinished(after)
+        for kind in (GONE, OTHER, CACHE, REMOVAL, LEFTOVER, WORK, DELETION):
+            report.repaired += max(report.counts[kind] - after.counts[kind], 0)
+        known = set(report.findings)
+        for finding in after.findings:
+            if finding not in known:
+                report.add(finding.kind, finding.subject, finding.detail)
+
+    def _drop_edges(self) -> None:
+        walk = _Beside(self._parts.inner.walk(), name=lambda info: info.name)
+        for key, edge in self._parts.refs.edges():
+            if _is_shown(edge, walk.find(key)):
+                continue
+            with self._parts.locks.hold(locks.snapshot(key)):
+                if not self._judge(Report(dry_run=False), key, edge):
+                    continue
+                self._parts.refs.drop_edge(key, edge)
+            _LOG.warning("dropped the mapping of %r to %s", key, edge.blob.digest)
+            self._deletions.carry_out(edge.blob.digest)
+
+
+def _is_shown(edge: Edge, walked: Info | None) -> bool:
+    return walked is not None and edge.is_of(walked)
+
+
+def _refuse_to_lose_much(report: Report) -> None:
+    """Raise FailedPrecondition if repair would drop so much that it looks like a mistake."""
+    lost_count = report.counts[GONE] + report.counts[OTHER]
+    if lost_count and not report.snapshot_count:
+        raise FailedPrecondition(
+            f"the snapshotter looks empty, the map has {report.edge_count} mappings: is it the "
+            "right one, and mounted? Nothing was repaired; pass force=True to drop them"
+        )
+    if lost_count * _LOSS_FACTOR > report.edge_count:
+        raise FailedPrecondition(
+            f"{lost_count} of {report.edge_count} mappings would be dropped, over a tenth: "
+            "nothing was repaired; look with dry_run=True, and pass force=True to drop them"
+        )
+
+
+class _Beside(Generic[T]):
+    """A walk read in step with names that are asked for in ascending order.
+
+    A walk that is out of order only fails to find; it never finds what is not there.
+    """
+
+    def __init__(self, walk: Iterator[T], *, name: Callable[[T], str]) -> None:
+        self._walk = walk
+        self._name = name
+        self._count = 0
+        self._item = self._next()
+
+    def find(self, name: str) -> T | None:
+        """Return the item of that name, or None if the walk has not shown one by here."""
+        while self._item is not None and self._name(self._item) < name:
+            self._item = self._next()
+        return self._item if self._item and self._name(self._item) == name else None
+
+    def count_all(self) -> int:
+        """Return how many items the whole walk has, reading it to its end."""
+        while self._item is not None:
+            self._item = self._next()
+        return self._count
+
+    def _next(self) -> T | None:
+        item = next(self._walk, None)
+        self._count += item is not None
+        return item

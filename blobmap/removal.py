@@ -1,0 +1,133 @@
+"""Removing a snapshot, so that its blob goes with the last one and a crash changes nothing.
+
+    step  what                                               after a crash there
+    ----  -------------------------------------------------  --------------------------------
+       1  intent, durable                                    2 is done by the next open
+       2  the snapshotter removes the snapshot               3 is done by the next open
+       3  one transaction drops the edge and the intent,     4 is done by the next open
+          and queues the blob if that was its last holder
+       4  under the blob's lock: the content store deletes   done again; absent is done
+       5  one transaction takes the blob off the queue
+
+Steps 1 to 3 run under the snapshot's lock. A snapshot that has no edge needs no step but 2.
+
+`NotFound` in step 2 means that the snapshot is gone, which is what was wanted. `NotFound`
+when no intent stands means that there is no such snapshot, and the caller hears so. When
+step 2 fails otherwise, the snapshotter is asked whether the snapshot is there; if even that
+cannot be told, the intent becomes doubtful: then it is only ever looked up what came of it,
+and the removal, of which the caller knows that it failed, is not repeated behind their back.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from blobmap import locks
+from blobmap.errors import NotFound
+from blobmap.schema import Intent, incarnation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blobmap.deletions import Deletions
+    from blobmap.parts import Parts
+
+_LOG: Final = logging.getLogger("blobmap")
+
+
+class Removal:
+    """Removes snapshots of one snapshotter. Safe to call from many threads."""
+
+    def __init__(self, parts: Parts, deletions: Deletions) -> None:
+        self._parts = parts
+        self._deletions = deletions
+
+    def remove(self, key: str, *, unless: Callable[[], bool] | None = None) -> bool:
+        """Remove the snapshot, and its blob if it was the last to hold it.
+
+        Args:
+            key: The snapshot.
+            unless: Asked under the snapshot's lock; if true, nothing is removed.
+
+        Returns:
+            Whether it was removed.
+
+        Raises:
+            NotFound: There is no such snapshot.
+            Exception: Whatever the snapshotter raised; the snapshot then still stands, or it
+                cannot be told.
+        """
+        with self._parts.locks.hold(locks.snapshot(key)):
+            if unless is not None and unless():
+                return False
+            digest = self._remove(key)
+        if digest is not None:
+            self._deletions.carry_out(digest)
+        return True
+
+    def replay(self) -> None:
+        """Bring every removal that has begun to its end. For open and reconcile."""
+        for key, _ in self._parts.refs.intents():
+            self._parts.attempts.succeeds(
+                f"end the removal of {key!r}", partial(self._end, key)
+            )
+
+    def _end(self, key: str) -> None:
+        with self._parts.locks.hold(locks.snapshot(key)):
+            intent = self._parts.refs.intent(key)
+            if intent is None:
+                return
+            try:
+                info = self._parts.inner.stat(key)
+            except NotFound:
+                self._finish(key)
+                return
+            if incarnation(info) != intent.incarnation:
+                # The key lives again, and is not the one whose end was wanted.
+                self._finish(key)
+            elif intent.doubtful:
+                self._parts.refs.withdraw_intent(key)
+            else:
+                self._remove(key)
+
+    def _remove(self, key: str) -> str | None:
+        """Take steps 1 to 3; return the digest that the snapshot held."""
+        stands = self._parts.refs.intent(key) is not None
+        if not stands and self._parts.refs.edge(key) is None:
+            self._parts.inner.remove(key)
+            return None
+        try:
+            intent = Intent(incarnation(self._parts.inner.stat(key)))
+        except NotFound:
+            if not stands:
+                raise
+            return self._finish(key)
+        self._parts.refs.put_intent(key, intent)
+        try:
+            self._parts.inner.remove(key)
+        except NotFound:
+            _LOG.debug("snapshot %r was gone before its removal", key)
+        except Exception:
+            if not self._is_gone(key, intent):
+                raise
+        return self._finish(key)
+
+    def _is_gone(self, key: str, intent: Intent) -> bool:
+        """Find out what a removal that failed came to, and record it."""
+        try:
+            self._parts.inner.stat(key)
+        except NotFound:
+            return True
+        except Exception:
+            self._parts.refs.put_intent(key, Intent(intent.incarnation, doubtful=True))
+            raise
+        self._parts.refs.withdraw_intent(key)
+        return False
+
+    def _finish(self, key: str) -> str | None:
+        digest = self._parts.refs.finish_removal(key)
+        if digest is not None:
+            _LOG.info("removed snapshot %r, which stood for %s", key, digest)
+        return digest

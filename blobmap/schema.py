@@ -1,0 +1,357 @@
+"""The map's schema: its tables, and how their keys and values are spelled.
+
+A table is a bucket of the store. A key is `blobkv.pack` of its parts, so no name can reach
+into its neighbor, whatever it holds. A value is a JSON object, or nothing where the key
+says it all. A *scope* is the two parts (namespace, snapshotter).
+
+    table    key                             value
+    -------  ------------------------------  -------------------------------------------------
+    edge     scope, snapshot                 digest, size, diff_id, media_type, incarnation:
+                                             the committed snapshot stands for that blob
+    image    scope, image                    digest, blobs, snapshots, created
+    listing  scope, snapshot, image          -: the image lists the snapshot
+    claim    scope, work, kind, subject      -: work in flight holds a blob (kind "blob"), or
+                                             owns an active snapshot (kind "scratch")
+    intent   scope, snapshot                 incarnation, doubtful: it is being removed
+    retired  scope, image, token             snapshots: what an image that is gone left behind
+    holder   digest, kind, scope, name       -: the reverse of edge, image, and claim
+    tally    digest                          count, size, foreign: how many holders there are
+    queue    digest                          -: nothing holds the blob; it is to be deleted
+
+The first three tables and the claims are the truth; holder and tally are caches of them,
+changed in the same transaction. Everything recorded in one root shares one content store,
+so holders are counted over all scopes. The schema's version stands in the store's top
+level, under "schema".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import blobkv
+from blobmap import digest as digests
+from blobmap.contracts import Blob, Image, Info, Kind
+from blobmap.errors import DataLoss, FailedPrecondition, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EDGE: Final = "edge"
+IMAGE: Final = "image"
+LISTING: Final = "listing"
+CLAIM: Final = "claim"
+INTENT: Final = "intent"
+RETIRED: Final = "retired"
+HOLDER: Final = "holder"
+TALLY: Final = "tally"
+QUEUE: Final = "queue"
+
+BY_IMAGE: Final = "image"
+BY_SNAPSHOT: Final = "snapshot"
+BY_WORK: Final = "work"
+
+CLAIM_BLOB: Final = "blob"
+CLAIM_SCRATCH: Final = "scratch"
+
+# In UTF-8, with every NUL counted twice, for that is how `pack` spells it. Together with the
+# other parts of the longest key they stay below what blobkv takes, 64 KiB.
+SNAPSHOT_SIZE_MAX: Final = 56 * 1024
+IMAGE_SIZE_MAX: Final = 4 * 1024
+
+_VERSION_KEY: Final = b"schema"
+_VERSION: Final = 1
+_SCOPE_NAME: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
+_SCOPE_NAME_MAX: Final = 76
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose names these are: one snapshotter in one namespace."""
+
+    namespace: str
+    snapshotter: str
+
+    def __post_init__(self) -> None:
+        for what, name in (("namespace", self.namespace), ("name", self.snapshotter)):
+            if len(name) > _SCOPE_NAME_MAX or not _SCOPE_NAME.fullmatch(name):
+                raise InvalidArgument(
+                    f"{what} {name!r}: give up to {_SCOPE_NAME_MAX} letters and digits, with "
+                    "single '.', '_' or '-' between them"
+                )
+
+    def key(self, *parts: str) -> bytes:
+        """Return the key of what `parts` name here; with no parts, the prefix of them all."""
+        return blobkv.pack(self.namespace, self.snapshotter, *parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What keeps a blob: a snapshot, an image, or work in flight."""
+
+    kind: str
+    scope: Scope
+    name: str
+
+    def key(self, digest: str) -> bytes:
+        """Return the key of this holder's row for `digest`."""
+        return blobkv.pack(digest, self.kind) + self.scope.key(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The blob a snapshot stands for, and which life of the snapshot's key it is about."""
+
+    blob: Blob
+    incarnation: str
+
+    def is_of(self, info: Info) -> bool:
+        """Return whether `info` is the very snapshot the edge was made for."""
+        return info.kind is Kind.COMMITTED and self.incarnation == incarnation(info)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A removal that has begun.
+
+    Attributes:
+        incarnation: Which life of the key is to end.
+        doubtful: Whether the caller saw the removal fail while nobody could tell if it had:
+            then it is never tried again, only its outcome is looked up.
+    """
+
+    incarnation: str
+    doubtful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How a blob is held.
+
+    Attributes:
+        count: The number of holders, at least 1.
+        size: The blob's size in bytes, or None while only work in flight holds it.
+        foreign: Whether the blob was there before anything of this map held it, and only
+            work has held it since: then it is not the map's to delete.
+    """
+
+    count: int
+    size: int | None
+    foreign: bool
+
+
+def incarnation(info: Info) -> str:
+    """Return what tells this life of a snapshot's key from an earlier one."""
+    return "" if info.created is None else info.created.isoformat()
+
+
+def check_name(what: str, name: str, size_max: int) -> None:
+    """Refuse a name that cannot be recorded.
+
+    Raises:
+        InvalidArgument: It is empty, or is larger than `size_max`.
+    """
+    if not name:
+        raise InvalidArgument(f"{what} {name!r}: give a text that is not empty")
+    if not fits(name, size_max):
+        raise InvalidArgument(
+            f"{what} {name[:40]!r}... is larger than the limit of {size_max} bytes"
+        )
+
+
+def fits(name: str, size_max: int = SNAPSHOT_SIZE_MAX) -> bool:
+    """Return whether a name is short enough to be recorded."""
+    spelled = name.encode("utf-8", "surrogatepass")
+    return len(spelled) + spelled.count(0) <= size_max
+
+
+def settle_version(txn: blobkv.Transaction) -> None:
+    """Write the schema's version into a new store, and refuse a store of another kind.
+
+    Raises:
+        FailedPrecondition: A newer blobmap wrote the map, or blobmap never did.
+        DataLoss: The version does not read.
+    """
+    raw = txn.get(_VERSION_KEY)
+    if raw is None:
+        if any(True for _ in txn) or any(True for _ in txn.buckets()):
+            raise FailedPrecondition("the store is not a blob map: give another directory")
+        txn.put(_VERSION_KEY, _encode(version=_VERSION))
+        return
+    version = _Fields(raw, "the schema").number("version")
+    if version > _VERSION:
+        raise FailedPrecondition(
+            f"a newer blobmap wrote this map (schema {version}, this one knows {_VERSION}): "
+            "upgrade blobmap"
+        )
+    if version < _VERSION:
+        raise DataLoss(f"the map's schema is {version}, and no blobmap ever wrote that")
+
+
+def version_is_settled(txn: blobkv.Transaction) -> bool:
+    """Return whether the store says that it is a map of this very version."""
+    return txn.get(_VERSION_KEY) == _encode(version=_VERSION)
+
+
+def encode_edge(edge: Edge) -> bytes:
+    """Return the value of a row of `edge`."""
+    blob = edge.blob
+    return _encode(
+        digest=blob.digest,
+        size=blob.size,
+        diff_id=blob.diff_id,
+        media_type=blob.media_type,
+        incarnation=edge.incarnation,
+    )
+
+
+def decode_edge(raw: bytes, snapshot: str) -> Edge:
+    """Return what `encode_edge` spelled; DataLoss if it did not."""
+    fields = _Fields(raw, f"the edge of snapshot {snapshot!r}")
+    blob = Blob(
+        fields.digest("digest"),
+        fields.number("size"),
+        fields.text_or_none("diff_id"),
+        fields.text_or_none("media_type"),
+    )
+    return Edge(blob, fields.text("incarnation"))
+
+
+def encode_image(image: Image) -> bytes:
+    """Return the value of a row of `image`; its name is the key's."""
+    return _encode(
+        digest=image.digest,
+        blobs=image.blobs,
+        snapshots=image.snapshots,
+        created=image.created.isoformat(),
+    )
+
+
+def decode_image(raw: bytes, name: str) -> Image:
+    """Return what `encode_image` spelled; DataLoss if it did not."""
+    fields = _Fields(raw, f"image {name!r}")
+    return Image(
+        name,
+        fields.digest("digest"),
+        fields.digests("blobs"),
+        fields.texts("snapshots"),
+        fields.time("created"),
+    )
+
+
+def encode_intent(intent: Intent) -> bytes:
+    """Return the value of a row of `intent`."""
+    return _encode(incarnation=intent.incarnation, doubtful=intent.doubtful)
+
+
+def decode_intent(raw: bytes, snapshot: str) -> Intent:
+    """Return what `encode_intent` spelled; DataLoss if it did not."""
+    fields = _Fields(raw, f"the intent to remove snapshot {snapshot!r}")
+    return Intent(fields.text("incarnation"), fields.flag("doubtful"))
+
+
+def encode_retired(snapshots: Iterable[str]) -> bytes:
+    """Return the value of a row of `retired`."""
+    return _encode(snapshots=tuple(snapshots))
+
+
+def decode_retired(raw: bytes, image: str) -> tuple[str, ...]:
+    """Return what `encode_retired` spelled; DataLoss if it did not."""
+    return _Fields(raw, f"the leftovers of image {image!r}").texts("snapshots")
+
+
+def encode_tally(tally: Tally) -> bytes:
+    """Return the value of a row of `tally`."""
+    return _encode(count=tally.count, size=tally.size, foreign=tally.foreign)
+
+
+def decode_tally(raw: bytes, digest: str) -> Tally:
+    """Return what `encode_tally` spelled; DataLoss if it did not."""
+    fields = _Fields(raw, f"the tally of blob {digest}")
+    size = fields.number("size") if fields.present("size") else None
+    return Tally(fields.number("count"), size, fields.flag("foreign"))
+
+
+def text_parts(key: bytes) -> tuple[str, ...]:
+    """Return the parts of a packed key, which are all text; DataLoss if they are not."""
+    try:
+        parts = blobkv.unpack(key)
+    except blobkv.UsageError as cause:
+        raise DataLoss(f"the map holds a key that it never wrote: {key!r}") from cause
+    texts = tuple(part for part in parts if isinstance(part, str))
+    if len(texts) < len(parts):
+        raise DataLoss(f"the map holds a key that it never wrote: {key!r}")
+    return texts
+
+
+def _encode(**fields: object) -> bytes:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+class _Fields:
+    """One decoded value whose fields are checked as they are taken."""
+
+    def __init__(self, raw: bytes, what: str) -> None:
+        self._what = what
+        try:
+            fields = json.loads(raw)
+        except ValueError as cause:
+            raise self._damage("is not JSON") from cause
+        if not isinstance(fields, dict):
+            raise self._damage("is not a JSON object")
+        self._fields: dict[str, object] = fields
+
+    def present(self, name: str) -> bool:
+        return self._fields.get(name) is not None
+
+    def text(self, name: str) -> str:
+        value = self._fields.get(name)
+        if not isinstance(value, str):
+            raise self._damage(f"has {name} = {value!r} where a text should be")
+        return value
+
+    def text_or_none(self, name: str) -> str | None:
+        return self.text(name) if self.present(name) else None
+
+    def number(self, name: str) -> int:
+        value = self._fields.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self._damage(f"has {name} = {value!r} where a number should be")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self._fields.get(name)
+        if not isinstance(value, bool):
+            raise self._damage(f"has {name} = {value!r} where a truth value should be")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self._fields.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._damage(f"has {name} = {value!r} where a list of texts should be")
+        return tuple(value)
+
+    def digest(self, name: str) -> str:
+        return self._valid(self.text(name))
+
+    def digests(self, name: str) -> tuple[str, ...]:
+        return tuple(map(self._valid, self.texts(name)))
+
+    def time(self, name: str) -> datetime:
+        try:
+            return datetime.fromisoformat(self.text(name))
+        except ValueError as cause:
+            raise self._damage(f"has {name} where a time should be") from cause
+
+    def _valid(self, digest: str) -> str:
+        # A digest becomes a path in the content store, so it is never taken on trust.
+        try:
+            return digests.validate(digest)
+        except InvalidArgument as cause:
+            raise self._damage(f"names the impossible digest {digest!r}") from cause
+
+    def _damage(self, problem: str) -> DataLoss:
+        return DataLoss(f"{self._what} {problem}: restore the map from a backup")

@@ -1,0 +1,108 @@
+"""What snapshots cost on disk, with the bytes they share counted once."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from blobmap.contracts import Usage
+from blobmap.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blobmap.contracts import Blob, ContentStore, Info, Kind
+    from blobmap.parts import Parts
+
+_LOG: Final = logging.getLogger("blobmap")
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What one snapshot costs, in bytes.
+
+    Attributes:
+        name: The snapshot.
+        kind: Its kind.
+        blob: The blob it stands for, or None.
+        exclusive: What goes when the snapshot goes: its own tree, and its blob if nothing
+            else holds that.
+        shared: The blob's size if something else holds it too. Do not add these up: one blob
+            is in many rows. `DiskUsage.size` counts it once.
+        missing: Whether the blob is not in the content store; it then costs nothing.
+    """
+
+    name: str
+    kind: Kind
+    blob: Blob | None
+    exclusive: int
+    shared: int
+    missing: bool
+
+    @property
+    def total(self) -> int:
+        """Return what the snapshot takes by itself: exclusive and shared."""
+        return self.exclusive + self.shared
+
+
+class DiskUsage(list[UsageRow]):
+    """The rows, one a snapshot, in order of names.
+
+    Attributes:
+        shared: The size of each blob that several rows or an image share, once each.
+    """
+
+    def __init__(self, rows: list[UsageRow]) -> None:
+        super().__init__(rows)
+        self.shared: Final[dict[str, int]] = {
+            row.blob.digest: row.shared for row in rows if row.blob is not None and row.shared
+        }
+
+    @property
+    def size(self) -> int:
+        """Return the bytes on disk: what is exclusive, and what is shared once."""
+        return sum(row.exclusive for row in self) + sum(self.shared.values())
+
+
+def usage_of(key: str, own: Usage, blob: Blob | None, content: ContentStore) -> Usage:
+    """Return the snapshot's `own` usage and its blob's bytes; a missing blob is logged."""
+    size = 0 if blob is None else _size_on_disk(key, blob, content)
+    return Usage(own.size + (size or 0), own.inodes)
+
+
+def disk_usage(infos: Iterator[Info], parts: Parts) -> DiskUsage:
+    """Return a row for each of the snapshots.
+
+    Args:
+        infos: The snapshots, with their blobs.
+        parts: What knows the costs, and who holds what.
+    """
+    rows = []
+    for info in infos:
+        try:
+            own = parts.inner.usage(info.name).size
+        except NotFound:
+            # Removed since the walk came by.
+            continue
+        size = None if info.blob is None else _size_on_disk(info.name, info.blob, parts.content)
+        alone = info.blob is not None and parts.refs.count(info.blob.digest) <= 1
+        rows.append(
+            UsageRow(
+                info.name,
+                info.kind,
+                info.blob,
+                exclusive=own + (size or 0 if alone else 0),
+                shared=0 if alone else size or 0,
+                missing=info.blob is not None and size is None,
+            )
+        )
+    return DiskUsage(rows)
+
+
+def _size_on_disk(key: str, blob: Blob, content: ContentStore) -> int | None:
+    try:
+        return content.info(blob.digest).size
+    except NotFound:
+        _LOG.warning("snapshot %r stands for %s, which is not there", key, blob.digest)
+        return None
