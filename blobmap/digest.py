@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CANONICAL: Final = "sha256"
 
 _HEX_SIZES: Final = {"sha256": 64, "sha512": 128}
+ALGORITHMS: Final = tuple(_HEX_SIZES)
 _HEX: Final = re.compile(r"[0-9a-f]*")
 
 assert all(hashlib.new(name).digest_size * 2 == size for name, size in _HEX_SIZES.items())
@@ -60,7 +61,7 @@ def split(digest: str) -> tuple[str, str]:
         )
     if algorithm not in _HEX_SIZES:
         raise InvalidArgument(
-            f"digest {digest!r} has algorithm {algorithm!r}; use one of {', '.join(_HEX_SIZES)}"
+            f"digest {digest!r} has algorithm {algorithm!r}; use one of {', '.join(ALGORITHMS)}"
         )
     size = _HEX_SIZES[algorithm]
     if len(digits) != size:
@@ -81,7 +82,7 @@ def hasher(algorithm: str = CANONICAL) -> _Hash:
         InvalidArgument: The algorithm is not one that digests may have.
     """
     if algorithm not in _HEX_SIZES:
-        raise InvalidArgument(f"no algorithm {algorithm!r}; use one of {', '.join(_HEX_SIZES)}")
+        raise InvalidArgument(f"no algorithm {algorithm!r}; use one of {', '.join(ALGORITHMS)}")
     return hashlib.new(algorithm)
 
 

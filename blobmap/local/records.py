@@ -1,0 +1,111 @@
+"""The records beside the files: one store a root, its failures told in blobmap's words.
+
+    key              value
+    ---------------  ----------------------------------------------------------------
+    pack("format")   the version of all other records, in decimal
+
+What else there is belongs to who opens it. Values are JSON objects, for whoever looks into
+a store to read them; times in them are ISO 8601 in UTC, to the microsecond.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import blobkv
+from blobkv.errors import ClosedError, LimitError
+from blobmap.errors import FailedPrecondition, InvalidArgument
+from blobmap.local.durable import make_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from blobkv import Transaction
+
+FORMAT: Final = b"1"
+
+_FORMAT_KEY: Final = blobkv.pack("format")
+
+
+class Records:
+    """A blobkv store of JSON records, opened for writing. Safe to call from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the records at `path`; make them if there are none.
+
+        Raises:
+            FailedPrecondition: Another version of blobmap made them.
+            blobkv.LockedError: They are open elsewhere.
+        """
+        make_directory(path.parent)
+        self._path = path
+        self._store = blobkv.open(path)
+        try:
+            self._check_format()
+        except BaseException:
+            self._store.close()
+            raise
+
+    @contextmanager
+    def view(self) -> Iterator[Transaction]:
+        """Read one consistent state in a with-block.
+
+        Raises:
+            FailedPrecondition: The records are closed.
+        """
+        with self._told(), self._store.view() as txn:
+            yield txn
+
+    @contextmanager
+    def update(self, *, durable: bool = True) -> Iterator[Transaction]:
+        """Change records in a with-block; if it raises, nothing changes.
+
+        Args:
+            durable: Whether to wait until the change survives a power cut. A crash of the
+                process it survives either way.
+
+        Raises:
+            FailedPrecondition: The records are closed.
+            InvalidArgument: A key or value is larger than the store can hold.
+        """
+        with self._told(), self._store.update(durable=durable) as txn:
+            yield txn
+
+    def close(self) -> None:
+        """Close the store. Idempotent."""
+        self._store.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except ClosedError as error:
+            raise FailedPrecondition(f"{self._path.parent}: closed; open it again") from error
+        except LimitError as error:
+            raise InvalidArgument(f"{self._path.parent}: {error}") from error
+
+    def _check_format(self) -> None:
+        with self._store.view() as txn:
+            found = txn.get(_FORMAT_KEY)
+        if found is None:
+            with self._store.update() as txn:
+                txn.put(_FORMAT_KEY, FORMAT)
+        elif found != FORMAT:
+            raise FailedPrecondition(
+                f"{self._path}: records of format {found.decode()}, and this blobmap reads "
+                f"{FORMAT.decode()}; use the blobmap that made them"
+            )
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """Return the record as it is stored."""
+    return json.dumps(record, sort_keys=True).encode()
+
+
+def decode(value: bytes) -> dict[str, Any]:
+    """Return the record that `encode` made `value` from."""
+    record: dict[str, Any] = json.loads(value)
+    return record

@@ -1,0 +1,212 @@
+"""The open end of one ingest: bytes in, and at last a blob, or progress kept."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+from blobmap import digest as digests
+from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from blobmap.local import labels as label_rules
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Mapping
+    from hashlib import _Hash
+    from types import TracebackType
+
+    from blobmap.contracts import IngestStatus
+    from blobmap.local.clock import Ticker
+
+_CHUNK_SIZE: Final = 1 << 20
+
+
+class Keeper(Protocol):
+    """What a writer asks of whoever opened it."""
+
+    def publish(self, fd: int, ref: str, digest: str, labels: dict[str, str]) -> None:
+        """Make the ingest's bytes a blob, or raise AlreadyExists."""
+
+    def keep(self, status: IngestStatus) -> None:
+        """Record how far the ingest is."""
+
+    def drop(self, ref: str) -> None:
+        """Forget the ingest."""
+
+    def release(self, ref: str) -> None:
+        """Let the next writer have the ref."""
+
+
+class LocalWriter:
+    """The open end of one ingest. Safe to call from many threads.
+
+    Invariants, while it is open:
+
+    * The file's size is the status's offset, and the running hash is that of its bytes.
+    * The ref is taken, and by this writer.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        status: IngestStatus,
+        file: io.FileIO,
+        ticker: Ticker,
+    ) -> None:
+        self._keeper = keeper
+        self._file = file
+        self._ticker = ticker
+        self._lock = threading.RLock()
+        algorithm = digests.split(status.expected)[0] if status.expected else digests.CANONICAL
+        self._hash, offset = _hash_file(file, algorithm)
+        self._status = replace(status, offset=offset)
+
+    def write(self, data: bytes) -> int:
+        """Append `data`; return its size.
+
+        Raises:
+            FailedPrecondition: The writer is closed.
+            OSError: The device failed or is full; nothing was appended.
+        """
+        with self._lock:
+            self._require_open()
+            try:
+                _write(self._file.fileno(), data, self._status.offset)
+            except OSError:
+                self._file.truncate(self._status.offset)
+                raise
+            self._hash.update(data)
+            self._moved_to(self._status.offset + len(data))
+            return len(data)
+
+    def commit(
+        self,
+        size: int = 0,
+        digest: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """Verify, sync, and publish the blob. Always closes the writer, even on error.
+
+        Args:
+            size: The expected size in bytes, or 0 for unknown.
+            digest: The expected digest, or None for unknown.
+            labels: The blob's labels.
+
+        Raises:
+            FailedPrecondition: Size or digest differ, and the ingest is kept to be resumed; or
+                the writer is closed.
+            AlreadyExists: The blob is there already, and the ingest is dropped.
+            InvalidArgument: The digest is malformed or a label too large; the ingest is kept.
+
+        Cost: A sync of the bytes, one of the directory, and one durable commit.
+        """
+        with self._lock:
+            self._require_open()
+            try:
+                self._commit(size, digest, label_rules.checked(labels))
+            finally:
+                self.close()
+
+    def status(self) -> IngestStatus:
+        """Return how far the ingest is, or was when the writer was closed."""
+        with self._lock:
+            return self._status
+
+    def digest(self) -> str:
+        """Return the digest of the bytes written so far."""
+        with self._lock:
+            return digests.name(self._hash)
+
+    def truncate(self, size: int) -> None:
+        """Drop all bytes written.
+
+        Raises:
+            InvalidArgument: `size` is not 0.
+            FailedPrecondition: The writer is closed.
+        """
+        if size != 0:
+            raise InvalidArgument(f"an ingest can be cut to 0 bytes only, not to {size}")
+        with self._lock:
+            self._require_open()
+            self._file.truncate(0)
+            self._hash = digests.hasher(self._hash.name)
+            self._moved_to(0)
+
+    def close(self) -> None:
+        """Keep the progress and free the ref. Idempotent."""
+        with self._lock:
+            if self._file.closed:
+                return
+            self._file.close()
+            try:
+                self._keeper.keep(self._status)
+            finally:
+                self._keeper.release(self._status.ref)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _commit(self, size: int, digest: str | None, labels: dict[str, str]) -> None:
+        ref, offset = self._status.ref, self._status.offset
+        if size and size != offset:
+            raise FailedPrecondition(f"ref {ref!r} has {offset} bytes, not the expected {size}")
+        actual = self._digest_like(digest)
+        if digest and digest != actual:
+            raise FailedPrecondition(f"ref {ref!r} has digest {actual}, not {digest}")
+        try:
+            self._keeper.publish(self._file.fileno(), ref, actual, labels)
+        except AlreadyExists:
+            self._drop()
+            raise
+        self._drop()
+
+    def _digest_like(self, digest: str | None) -> str:
+        """Return the digest of the bytes, by the algorithm of `digest`."""
+        algorithm = digests.split(digest)[0] if digest else self._hash.name
+        if algorithm == self._hash.name:
+            return digests.name(self._hash)
+        return digests.name(_hash_file(self._file, algorithm)[0])
+
+    def _drop(self) -> None:
+        self._file.close()
+        try:
+            self._keeper.drop(self._status.ref)
+        finally:
+            self._keeper.release(self._status.ref)
+
+    def _moved_to(self, offset: int) -> None:
+        self._status = replace(self._status, offset=offset, updated=self._ticker.now())
+
+    def _require_open(self) -> None:
+        if self._file.closed:
+            raise FailedPrecondition(
+                f"the writer of ref {self._status.ref!r} is closed; open the ref again"
+            )
+
+
+def _hash_file(file: io.FileIO, algorithm: str) -> tuple[_Hash, int]:
+    running = digests.hasher(algorithm)
+    offset = 0
+    while chunk := os.pread(file.fileno(), _CHUNK_SIZE, offset):
+        running.update(chunk)
+        offset += len(chunk)
+    return running, offset
+
+
+def _write(fd: int, data: bytes, offset: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(fd, rest, offset)
+        rest = rest[written:]
+        offset += written
