@@ -92,7 +92,6 @@ class Call:
 def command(function: Callable[..., None]) -> click.Command:
     """Make a command of a function that takes a `Call` and its own parameters."""
 
-    @functools.wraps(function)
     @click.option(
         "--bucket",
         "names",
@@ -102,6 +101,7 @@ def command(function: Callable[..., None]) -> click.Command:
     )
     @click.option("--hex", "as_hex", is_flag=True, help="Bytes are hexadecimal, in and out.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+    @functools.wraps(function)
     @click.pass_obj
     def run(
         path: Path, names: tuple[str, ...], *, as_hex: bool, as_json: bool, **own: Any

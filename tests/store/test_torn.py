@@ -26,6 +26,8 @@ def killed_store() -> tuple[SimulatedDisk, str, list[int], list[buckets.Contents
     with store.update() as txn:
         txn.put(b"table", b"value")
     store.flush()
+    with store.update() as txn:
+        txn.put(b"log", b"value")
     log = max(name for name in disk.names("/db") if name.endswith(".log"))
     ends, states = [], []
     for i in range(5):
