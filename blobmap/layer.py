@@ -104,14 +104,33 @@ def apply_layer(
             application.apply(archive, member)
         archive.drain()
         tree.settle()
-    if diff_id is not None and archive.digest != diff_id:
-        raise DataLoss(
-            f"{name}: the uncompressed layer is {archive.digest}, the image says {diff_id}; "
-            "fetch the image again"
-        )
+    if diff_id is not None:
+        _check_diff_id(archive, diff_id)
     return Applied(
         archive.digest, archive.offset, application.member_count, dict(application.left_out)
     )
+
+
+def check_layer(source: Source, diff_id: str, *, name: str = "layer") -> None:
+    """Check the diff ID of a layer without applying it.
+
+    Raises:
+        DataLoss: It is another, or the layer is damaged or ends early.
+        NotImplementedHere: It is zstd, and nothing here can read that.
+
+    Cost: one pass over the layer.
+    """
+    archive = Archive(decompress(source, name=name), name=name)
+    archive.drain()
+    _check_diff_id(archive, diff_id)
+
+
+def _check_diff_id(archive: Archive, diff_id: str) -> None:
+    if archive.digest != diff_id:
+        raise DataLoss(
+            f"{archive.name}: the uncompressed layer is {archive.digest}, the image says "
+            f"{diff_id}; copy the image again"
+        )
 
 
 class _Application:

@@ -1,0 +1,144 @@
+"""One blob into a content store: resumed where an earlier attempt stopped, and verified.
+
+An ingest's ref is made of the digest, so attempts at the same blob meet: a later one goes on
+from what a crash left, and one at the same time waits for the other for as long as that one
+gets on.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from blobmap.errors import (
+    AlreadyExists,
+    BlobMapError,
+    DataLoss,
+    FailedPrecondition,
+    NotFound,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blobmap.contracts import ContentReader, ContentStore, ContentWriter
+
+CHUNK_SIZE: Final = 1 << 20
+
+# How long to wait for another writer that makes no progress.
+_PATIENCE_SECONDS: Final = 10.0
+_POLL_SECONDS_MIN: Final = 0.01
+_POLL_SECONDS_MAX: Final = 0.5
+
+
+def ingest(
+    content: ContentStore,
+    digest: str,
+    size: int,
+    chunks: Callable[[int], Iterator[bytes]],
+    *,
+    resumable: bool = True,
+    report: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Have the blob in the content store; where it is already, nothing is read.
+
+    Args:
+        content: The store.
+        digest: The blob's.
+        size: Its size in bytes.
+        chunks: Gives its bytes from an offset on.
+        resumable: Whether `chunks` can be called more than once, and with an offset.
+        report: Called with the bytes that are there so far, after each chunk.
+
+    Raises:
+        DataLoss: The bytes are not what digest and size say. Nothing is kept of them.
+        Unavailable: Another writer holds the ingest and makes no progress.
+
+    Cost: one pass over what is missing, one sync.
+    """
+    ref = f"import-{digest}"
+    while (writer := _open(content, ref, digest, size)) is not None:
+        with writer:
+            start = writer.status().offset
+            if start > size or not resumable:
+                writer.truncate(0)
+                start = 0
+            try:
+                _copy(writer, chunks(start), start, report)
+                writer.commit(size, digest)
+            except AlreadyExists:
+                break
+            except FailedPrecondition as error:
+                _abort(content, ref)
+                # What the earlier attempt left may be what is wrong; so once more, without.
+                if start == 0:
+                    raise DataLoss(
+                        f"blob {digest} of {size} bytes: what came is not it ({error}); "
+                        "copy the image again"
+                    ) from error
+            except (BlobMapError, OSError):
+                _abort(content, ref)
+                raise
+            else:
+                return
+    _check_size(content, digest, size)
+
+
+def chunks_of(reader: ContentReader) -> Callable[[int], Iterator[bytes]]:
+    """Return what gives the reader's bytes from an offset on."""
+
+    def chunks(offset: int) -> Iterator[bytes]:
+        while data := reader.read_at(offset, CHUNK_SIZE):
+            yield data
+            offset += len(data)
+
+    return chunks
+
+
+def _open(content: ContentStore, ref: str, digest: str, size: int) -> ContentWriter | None:
+    """Return a writer of the ingest, or None if the blob is there."""
+    offset, poll = -1, _POLL_SECONDS_MIN
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return content.writer(ref, size=size, digest=digest)
+        except AlreadyExists:
+            return None
+        except Unavailable:
+            now = time.monotonic()
+            reached = _offset(content, ref)
+            if reached != offset:
+                offset, deadline = reached, now + _PATIENCE_SECONDS
+            if now > deadline:
+                raise
+        time.sleep(poll)
+        poll = min(poll * 2, _POLL_SECONDS_MAX)
+
+
+def _offset(content: ContentStore, ref: str) -> int:
+    with suppress(NotFound):
+        return content.status(ref).offset
+    return -1
+
+
+def _copy(
+    writer: ContentWriter, chunks: Iterator[bytes], offset: int, report: Callable[[int], None]
+) -> None:
+    report(offset)
+    for data in chunks:
+        writer.write(data)
+        offset += len(data)
+        report(offset)
+
+
+def _abort(content: ContentStore, ref: str) -> None:
+    with suppress(NotFound):
+        content.abort(ref)
+
+
+def _check_size(content: ContentStore, digest: str, size: int) -> None:
+    there = content.info(digest).size
+    if there != size:
+        raise DataLoss(f"blob {digest} has {there} bytes where its descriptor says {size}")

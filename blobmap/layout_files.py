@@ -1,0 +1,266 @@
+"""The files of an OCI image layout: in a directory, in a plain tar, in a compressed tar.
+
+Nothing is unpacked to read them. In a plain tar blobs are read at their offsets. In a
+compressed one nothing can be: it is read once, from first to last, and its blobs go where
+the caller keeps blobs, as they come. So no disk outside the caller's store is used, and no
+byte is written twice; what no image uses is the caller's to drop again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+from blobmap import digest as digests
+from blobmap.archive import Archive
+from blobmap.compression import decompress, is_compressed
+from blobmap.errors import DataLoss, InvalidArgument, NotFound
+from blobmap.manifest import DOCUMENT_SIZE_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from tarfile import TarInfo
+    from types import TracebackType
+
+    from blobmap.contracts import ContentReader
+
+LAYOUT: Final = "oci-layout"
+INDEX: Final = "index.json"
+BLOBS: Final = "blobs"
+
+_DOCKER: Final = {"manifest.json", "repositories"}
+_TAR_MAGIC: Final = b"ustar"
+_TAR_MAGIC_OFFSET: Final = 257
+# A FIFO in a layout must not block the reader.
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Store(Protocol):
+    """Where the blobs of a layout go that can be read only once."""
+
+    def keep(self, digest: str, size: int, chunks: Iterator[bytes]) -> None:
+        """Take a blob, or pass it over if it is there already; refuse what is not it."""
+
+    def open(self, digest: str) -> ContentReader:
+        """Open a blob; NotFound if there is none."""
+
+
+class Files(Protocol):
+    """The files of one layout, by their names in it."""
+
+    def open(self, name: str) -> ContentReader:
+        """Open a file; FileNotFoundError, with the name, for one that is not there."""
+
+    def close(self) -> None:
+        """Release what is held. Idempotent."""
+
+
+def open_files(path: Path, store: Store) -> Files:
+    """Open the layout at `path`, whatever it is packed in.
+
+    Args:
+        path: A directory, or a tar, plain or compressed.
+        store: Takes the blobs of a compressed tar; not used otherwise.
+
+    Raises:
+        NotFound: There is nothing at `path`.
+        InvalidArgument: It can be no layout; the message says how to make one.
+        DataLoss: It is a tar, and damaged.
+
+    Cost: nothing for a directory; a plain tar's headers; all of a compressed tar.
+    """
+    try:
+        if path.is_dir():
+            return _Directory(path)
+        with path.open("rb") as file:
+            start = file.read(_TAR_MAGIC_OFFSET + len(_TAR_MAGIC))
+    except FileNotFoundError as error:
+        raise NotFound(f"{path}: there is no such file or directory") from error
+    if is_compressed(start):
+        return _CompressedTar(path, store)
+    if start[_TAR_MAGIC_OFFSET:] != _TAR_MAGIC:
+        raise InvalidArgument(no_layout(path, "it is neither a directory nor a tar"))
+    return _PlainTar(path)
+
+
+def no_layout(path: str | os.PathLike[str], reason: str) -> str:
+    """Return the message that `path` is no layout, with what to do."""
+    return (
+        f"{os.fspath(path)}: not an OCI image layout: {reason}; make one with, for example: "
+        "skopeo copy docker://IMAGE oci:DIRECTORY"
+    )
+
+
+def read_all(reader: ContentReader, name: str) -> bytes:
+    """Return the whole of a document.
+
+    Raises:
+        InvalidArgument: It is more than `DOCUMENT_SIZE_MAX`.
+        DataLoss: It is shorter than it was.
+    """
+    _check_size(reader.size, name)
+    data = reader.read_at(0, reader.size)
+    if len(data) != reader.size:
+        raise DataLoss(f"{name}: it shrank while it was read")
+    return data
+
+
+class _Extent:
+    """Some bytes of an open file, or all of them, as a blob is read."""
+
+    def __init__(self, fd: int, offset: int, size: int) -> None:
+        self._fd = fd
+        self._offset = offset
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return os.pread(self._fd, max(0, min(size, self._size - offset)), self._offset + offset)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Directory:
+    """A layout as a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        _refuse_docker({name for name in _DOCKER | {LAYOUT} if (path / name).exists()}, path)
+
+    def open(self, name: str) -> ContentReader:
+        try:
+            fd = os.open(self._path / name, _READ)
+        except FileNotFoundError:
+            raise FileNotFoundError(name) from None
+        there = os.fstat(fd)
+        if not stat.S_ISREG(there.st_mode):
+            os.close(fd)
+            raise InvalidArgument(f"{self._path / name}: not a regular file")
+        return _Extent(fd, 0, there.st_size)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _PlainTar:
+    """A layout as a tar whose members are read where they are."""
+
+    def __init__(self, path: Path) -> None:
+        self._places: dict[str, tuple[int, int]] = {}
+        self._file = path.open("rb", buffering=0)
+        try:
+            archive = Archive(self._file, name=str(path), seek=self._file.seek)
+            for member in archive:
+                if (name := _file_name(member)) is not None:
+                    self._places[name] = (member.offset_data, member.size)
+            _refuse_docker(self._places.keys(), path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def open(self, name: str) -> ContentReader:
+        if name not in self._places:
+            raise FileNotFoundError(name)
+        return _Extent(os.dup(self._file.fileno()), *self._places[name])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _CompressedTar:
+    """A layout as a compressed tar, whose blobs went to the caller's store."""
+
+    def __init__(self, path: Path, store: Store) -> None:
+        self._store = store
+        self._documents: dict[str, bytes] = {}
+        names = set()
+        with path.open("rb") as file:
+            archive = Archive(decompress(file, name=str(path)), name=str(path))
+            for member in archive:
+                if (name := _file_name(member)) is not None:
+                    names.add(name)
+                    self._take(archive, member, name)
+            archive.drain()
+        _refuse_docker(names, path)
+
+    def open(self, name: str) -> ContentReader:
+        if (digest := _blob_digest(name)) is not None:
+            return self._store.open(digest)
+        if name not in self._documents:
+            raise FileNotFoundError(name)
+        return _InMemory(self._documents[name])
+
+    def close(self) -> None:
+        self._documents.clear()
+
+    def _take(self, archive: Archive, member: TarInfo, name: str) -> None:
+        chunks = (data for _, data in archive.data(member))
+        if (digest := _blob_digest(name)) is not None:
+            self._store.keep(digest, member.size, chunks)
+        elif name in {LAYOUT, INDEX}:
+            _check_size(member.size, f"{archive.name}: {name}")
+            self._documents[name] = b"".join(chunks)
+
+
+class _InMemory(_Extent):
+    """A small document that was read already."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(-1, 0, len(data))
+        self._data = data
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+
+def _file_name(member: TarInfo) -> str | None:
+    """Return the layout's name for the tar's member, or None for what is no file of it."""
+    name = member.name.removeprefix("./")
+    if not member.isreg() or (name not in {LAYOUT, INDEX, *_DOCKER} and not _blob_digest(name)):
+        return None
+    if member.sparse is not None:
+        raise InvalidArgument(f"{name}: it is stored as a sparse file; make the tar without")
+    return name
+
+
+def _blob_digest(name: str) -> str | None:
+    folder, _, rest = name.partition("/")
+    try:
+        return digests.validate(rest.replace("/", ":", 1)) if folder == BLOBS else None
+    except InvalidArgument:
+        return None
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > DOCUMENT_SIZE_MAX:
+        raise InvalidArgument(
+            f"{name}: {size} bytes, where a document has at most {DOCUMENT_SIZE_MAX}"
+        )
+
+
+def _refuse_docker(names: Iterable[str], path: Path) -> None:
+    """Refuse what `docker save` wrote before it wrote layouts."""
+    if LAYOUT not in names and not _DOCKER.isdisjoint(names):
+        raise InvalidArgument(
+            f"{path}: it is a docker archive, not an OCI image layout; convert it: "
+            f"skopeo copy docker-archive:{path} oci:DIRECTORY"
+        )
