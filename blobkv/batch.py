@@ -127,9 +127,9 @@ def _fail(calls: list[_Call[Any]], error: Exception) -> None:
         call.error = call.error or error
 
 
-def _refuse(session: Session) -> NoReturn:
+def _refuse(session: Session) -> NoReturn:  # noqa: ARG001  # As every commit's.
     raise UsageError("a batch commits by itself when the function returns")
 
 
-def _ignore(session: Session) -> None:
+def _ignore(session: Session) -> None:  # As every release's.
     """Release nothing: the leader's transaction holds what there is to hold."""

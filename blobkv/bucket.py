@@ -31,6 +31,7 @@ from blobkv.keys import escape, prefix_end, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from blobkv._engine.merge import Reader
     from blobkv._engine.overlay import Overlay
     from blobkv.cursor import Pair
@@ -46,10 +47,16 @@ _BUCKET: Final = b"\x01"
 class _Ended:
     """The reader of a transaction that has ended."""
 
-    def get(self, key: bytes) -> NoReturn:
+    def get(self, key: bytes) -> NoReturn:  # noqa: ARG002  # As every reader's.
         raise ClosedError("the transaction has ended; open another view or update")
 
-    def items(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> NoReturn:
+    def items(
+        self,
+        start: bytes,
+        stop: bytes | None,  # noqa: ARG002
+        *,
+        reverse: bool = False,  # noqa: ARG002
+    ) -> NoReturn:
         self.get(start)
 
 
@@ -278,8 +285,14 @@ class Entries(MutableMapping[bytes, bytes]):
             self._check_open()
             return iter(())
         pairs = self._session.reader.items(low, high, reverse=reverse)
-        size = len(prefix)
-        return ((key[size:], value) for key, value in pairs)
+        return self._without_prefix(pairs)
+
+    def _without_prefix(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
+        session, size = self._session, len(self._prefix)
+        for key, value in pairs:
+            if session.reader is _ENDED:
+                _ENDED.get(key)
+            yield key[size:], value
 
     def _changes(self) -> Overlay:
         changes = self._session.changes

@@ -23,7 +23,10 @@ class Entries(Protocol):
 
     def _pairs(self, start: bytes, stop: bytes | None, *, reverse: bool) -> Iterator[Pair]: ...
 
-    def delete(self, key: bytes) -> None: ...
+    def _check_open(self) -> None: ...
+
+    def delete(self, key: bytes) -> None:
+        """Delete the key."""
 
 
 class Cursor:
@@ -41,7 +44,7 @@ class Cursor:
 
     def __init__(
         self, entries: Entries, prefix: bytes, start: bytes | None, stop: bytes | None
-    ):
+    ) -> None:
         self._entries = entries
         self._start, self._stop = bounds(prefix, start, stop)
         self._pair: Pair | None = None
@@ -132,12 +135,14 @@ class Cursor:
     def __next__(self) -> Pair:
         if self._pair is None or self._given:
             self.next()
+        self._entries._check_open()  # noqa: SLF001
         if self._pair is None:
             raise StopIteration
         self._given = True
         return self._pair
 
     def _current(self) -> Pair:
+        self._entries._check_open()  # noqa: SLF001
         if self._pair is None:
             raise UsageError("the cursor is on no key; move it with first, last, or seek")
         return self._pair

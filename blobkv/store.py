@@ -83,11 +83,11 @@ def open_store(
     if read_only:
         return Store(fs, directory, None, memtable_size)
     if create:
-        fs.make_directory(str(directory))
-    try:
-        lock = fs.lock(f"{directory}/{_LOCK_NAME}", lock_timeout)
-    except FileNotFoundError as cause:
-        raise UsageError(f"{directory}: no store here; open with create=True") from cause
+        _make_directory(fs, directory)
+    else:
+        # Before the lock, which would leave its file in a directory that is no store.
+        recovery.check_present(fs, str(directory))
+    lock = fs.lock(f"{directory}/{_LOCK_NAME}", lock_timeout)
     try:
         if create:
             recovery.create(fs, str(directory))
@@ -95,6 +95,13 @@ def open_store(
     except BaseException:
         lock.release()
         raise
+
+
+def _make_directory(fs: FileSystem, directory: Path) -> None:
+    try:
+        fs.make_directory(str(directory))
+    except (FileExistsError, NotADirectoryError) as cause:
+        raise UsageError(f"{directory}: not a directory; a store is one") from cause
 
 
 class Store:
@@ -134,7 +141,9 @@ class Store:
                 views=self._views,
                 state_lock=self._state_lock,
             )
-        on_fork(self._forget_in_child)
+            if self._source.tree.wants_compaction:
+                self._source.maintain_soon()
+        on_fork(self)
 
     @property
     def path(self) -> Path:
@@ -144,7 +153,6 @@ class Store:
     @property
     def sequence(self) -> int:
         """The last commit that a new view reads; 0 in a new store."""
-        self._check_open()
         self._follow()
         return self._source.visible
 
@@ -201,9 +209,13 @@ class Store:
         return self._batches.run(fn)
 
     def flush(self) -> None:
-        """Write what is in memory as a table, so that no log is left to replay."""
+        """Write what is in memory as a table, so that no log is left to replay.
+
+        Tables are merged then as far as there is need, so that many flushes leave few tables.
+        """
         writer = self._freeze()
         writer.tree.flush()
+        writer.tree.compact()
 
     def compact(self) -> None:
         """Flush, then merge all tables into one without what is deleted or shadowed.
@@ -227,7 +239,6 @@ class Store:
         """
         while True:
             self._follow()
-            self._check_open()
             manifest = self._source.manifest
             report = verify_files(self._fs, str(self._path), manifest)
             self._follow()
@@ -286,12 +297,14 @@ class Store:
         Raises:
             OSError: The log could not be sealed; durable commits are safe all the same.
         """
+        if self._ended():
+            return
         update = self._update
         if update is not None and self._updating == threading.get_ident():
             update.end()
             self._abandon(update)
         with self._write_lock:
-            if self._closed is not None:
+            if self._ended():
                 return
             with self._state_lock:
                 self._end("the store is closed")
@@ -300,6 +313,15 @@ class Store:
             finally:
                 if self._lock is not None:
                     self._lock.release()
+
+    def forget_in_child(self) -> None:
+        """End everything in a forked child. For the file layer, not for callers."""
+        # No lock is taken: at the fork any of them may have been held by another thread.
+        if self._update is not None:
+            self._update.end()
+        self._end("it was opened before a fork; open it again in the child")
+        if self._lock is not None:
+            self._lock.abandon()
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -384,6 +406,7 @@ class Store:
         return self._source
 
     def _follow(self) -> None:
+        self._check_open()
         if isinstance(self._source, Follower):
             with self._write_lock:
                 self._check_open()
@@ -393,14 +416,11 @@ class Store:
         if self._closed is not None:
             raise ClosedError(f"{self._path}: {self._closed}")
 
+    def _ended(self) -> bool:
+        return self._closed is not None
+
     def _end(self, reason: str) -> None:
         self._closed = reason
         for reading in self._views:
             if isinstance(reading, Session):
                 reading.end()
-
-    def _forget_in_child(self) -> None:
-        # No lock is taken: at the fork any of them may have been held by another thread.
-        if self._update is not None:
-            self._update.end()
-        self._end("it was opened before a fork; open it again in the child")

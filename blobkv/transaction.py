@@ -101,5 +101,5 @@ class Transaction(Entries):
             self.rollback()
 
     def __del__(self) -> None:
-        # A transaction that was dropped must not hold the write lock, or old versions, for ever.
+        # One that was dropped must not hold the write lock, or old versions, for ever.
         self.rollback()

@@ -78,11 +78,8 @@ class Follower:
 
     def _read(self) -> None:
         # Before the manifest: if it is replaced in between, the next refresh sees that.
-        path = f"{self._directory}/{MANIFEST_NAME}"
-        try:
-            self._identity = self._fs.identity(path)
-        except FileNotFoundError:
-            self._identity = ()
+        recovery.check_present(self._fs, self._directory)
+        self._identity = self._fs.identity(f"{self._directory}/{MANIFEST_NAME}")
         found = recovery.recover(self._fs, self._directory, self._lock)
         with self._lock:
             self._found = found

@@ -27,12 +27,10 @@ import socket
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Final, Protocol
+from io import FileIO
+from typing import Final, Protocol
 
 from blobkv.errors import LockedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Mapped = bytes | mmap.mmap
 
@@ -79,6 +77,9 @@ class Lock(Protocol):
 
     def release(self) -> None:
         """Give the claim up. Idempotent."""
+
+    def abandon(self) -> None:
+        """Drop a forked child's copy of the claim, which stays its parent's. Idempotent."""
 
 
 class FileSystem(Protocol):
@@ -195,8 +196,11 @@ class OSFileSystem:
 
 
 class _OSWritableFile:
+    """Writes by position. The `FileIO` is there to close, and to warn if nobody did."""
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._file = FileIO(fd, "r+")
         self._size = 0
 
     def append(self, data: bytes) -> None:
@@ -217,14 +221,13 @@ class _OSWritableFile:
             os.fdatasync(self._fd)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        self._file.close()
 
 
 class _OSReadableFile:
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._file = FileIO(fd)
 
     @property
     def size(self) -> int:
@@ -234,36 +237,43 @@ class _OSReadableFile:
         return _read_all(self._fd, offset, size)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        self._file.close()
 
 
 class _OSLock:
     """Held by flock: unlike fcntl's locks, closing another descriptor does not drop it."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self._file = FileIO(fd, "r+")
 
     def release(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        if not self._file.closed:
+            # Said, not left to close: a forked child may hold a copy of the descriptor.
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._file.close()
+
+    def abandon(self) -> None:
+        self._file.close()
 
 
-def on_fork(callback: Callable[[], None]) -> None:
-    """Call the bound method `callback` in every forked child, for as long as its object lives."""
-    _FORK_CALLBACKS.append(weakref.WeakMethod(callback, _FORK_CALLBACKS.remove))
+class Forkable(Protocol):
+    """Something that must not be used in a forked child."""
+
+    def forget_in_child(self) -> None:
+        """Called once in the child, where no other thread exists. Must take no lock."""
 
 
-_FORK_CALLBACKS: Final[list[weakref.WeakMethod[Callable[[], None]]]] = []
+def on_fork(subject: Forkable) -> None:
+    """Call `subject.forget_in_child` in every forked child, while the subject lives."""
+    _FORKABLE.add(subject)
+
+
+_FORKABLE: Final[weakref.WeakSet[Forkable]] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    for reference in _FORK_CALLBACKS:
-        callback = reference()
-        if callback is not None:
-            callback()
+    for subject in list(_FORKABLE):
+        subject.forget_in_child()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

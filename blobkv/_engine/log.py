@@ -100,7 +100,7 @@ class Log:
         self.synced = max(self.synced, end)
 
     def seal(self, sequence: int) -> None:
-        """Mark the clean end after commit `sequence`; as durable as the next `sync` makes it."""
+        """Mark the clean end after commit `sequence`; the next `sync` makes it durable."""
         self._append(sequence, {}, (), SEAL)
 
     def close(self) -> None:
@@ -148,19 +148,13 @@ class LogReader:
         self._log_id = file.log_id
         self._at = LOG_HEADER_SIZE
         self.sealed = False
+        self.sequence = sequence
+        expected = LogHeader(file.log_id, store_id, file.number, sequence)
         try:
-            header = decode_log_header(self._file.read(0, LOG_HEADER_SIZE), self._path)
-            expected = LogHeader(file.log_id, store_id, file.number, header.sequence)
-            if header != expected:
-                reason = f"this log is {header}, the manifest means {expected}"
-                raise CorruptionError(self._path, 0, reason)
-            if header.sequence != sequence:
-                reason = f"starts after commit {header.sequence}, expected {sequence}"
-                raise CorruptionError(self._path, 0, reason)
+            self._check_header(expected)
         except BaseException:
             self._file.close()
             raise
-        self.sequence = header.sequence
 
     @property
     def size(self) -> int:
@@ -207,6 +201,12 @@ class LogReader:
         """Release the file. Idempotent."""
         self._file.close()
 
+    def _check_header(self, expected: LogHeader) -> None:
+        header = decode_log_header(self._file.read(0, LOG_HEADER_SIZE), self._path)
+        if header != expected:
+            reason = f"this log is {header}, the manifest means {expected}"
+            raise CorruptionError(self._path, 0, reason)
+
     def _check_sequence(self, frame: Frame) -> None:
         expected = self.sequence + (frame.kind != SEAL)
         if frame.sequence != expected:
@@ -214,7 +214,7 @@ class LogReader:
             raise CorruptionError(self._path, self._at, reason)
 
     def _check_promises(self) -> None:
-        """Raise CorruptionError if a valid frame further on says the log was synced past here."""
+        """Raise CorruptionError if a later valid frame says the log was synced past here."""
         base = self._at
         data = self._file.read(base, self._file.size - base)
         budget = _SEARCH_FACTOR_MAX * len(data)

@@ -73,6 +73,16 @@ def create(fs: FileSystem, directory: str) -> None:
         reason = f"missing, though {orphans[0]} is there: restore it, or the whole directory"
         raise CorruptionError(MANIFEST_NAME, 0, reason)
     Manifest(secrets.token_bytes(16)).write(fs, directory)
+    # The directory itself may be new, too, made by whoever gave it to us.
+    fs.sync_directory(directory.rpartition("/")[0] or "/")
+
+
+def check_present(fs: FileSystem, directory: str) -> None:
+    """Raise UsageError unless the directory holds a store."""
+    try:
+        fs.identity(f"{directory}/{MANIFEST_NAME}")
+    except (FileNotFoundError, NotADirectoryError) as cause:
+        raise UsageError(f"{directory}: no store here; open with create=True") from cause
 
 
 def recover(fs: FileSystem, directory: str, lock: Lock) -> Recovered:
@@ -89,11 +99,9 @@ def recover(fs: FileSystem, directory: str, lock: Lock) -> Recovered:
 
     Cost: O(tables) and a replay of the logs; no key of a table is read.
     """
+    check_present(fs, directory)
     for _ in range(_READ_ATTEMPTS):
-        try:
-            manifest = Manifest.read(fs, directory)
-        except FileNotFoundError as cause:
-            raise UsageError(f"{directory}: no store here; open with create=True") from cause
+        manifest = Manifest.read(fs, directory)
         try:
             return _read(fs, directory, manifest, lock)
         except FileNotFoundError as cause:

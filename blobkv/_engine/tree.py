@@ -106,11 +106,12 @@ class Tree:
 
         The caller holds the write lock and has sealed the log: all of it is durable.
         """
-        active, frozen, tables = self.layers
-        if not active:
-            return
-        last_log = max(log.number for log in self.manifest.logs)
+        last_log = max((log.number for log in self.manifest.logs), default=0)
         with self._state_lock:
+            # Read under the lock: a flush or a merge may replace the tables at any moment.
+            active, frozen, tables = self.layers
+            if not active:
+                return
             self._frozen.append(_Frozen(active, sequence, last_log))
             self.layers = Layers(Memtable(self._state_lock), (active, *frozen), tables)
 
@@ -120,17 +121,26 @@ class Tree:
             while self._frozen:
                 self._flush_oldest()
 
+    @property
+    def wants_compaction(self) -> bool:
+        """Whether `compact` would merge anything."""
+        return self._choose() is not None
+
     def compact(self, *, everything: bool = False) -> None:
         """Merge tables as they need it, or all of them into one."""
         with self._maintenance_lock:
             while True:
                 tables = self.layers.tables
-                chosen = compaction.choose([table.size for table in tables])
                 if everything:
                     chosen = slice(0, len(tables)) if _worth_merging(tables) else None
+                else:
+                    chosen = self._choose()
                 if chosen is None:
                     return
                 self._merge(tables, chosen)
+
+    def _choose(self) -> slice | None:
+        return compaction.choose([table.size for table in self.layers.tables])
 
     def _flush_oldest(self) -> None:
         oldest = self._frozen[0]

@@ -3,7 +3,8 @@
 What is checked, in this order: each table's size and digest against the manifest; its header,
 footer, blocks, and indexes; that keys ascend strictly within and across blocks; that the hash
 index finds every key in its place; its counts; then each log, frame by frame, to a clean end
-or, of the last one, to a tail that nothing promised. Reading is by `read`, not through a mapping, so that a bad disk is a finding.
+or, of the last one, to a tail that nothing promised. Files are read, not mapped, so that a
+bad disk is a finding.
 """
 
 from __future__ import annotations

@@ -167,6 +167,13 @@ class Writer:
             self._log = None
         self.tree.freeze(self.appended)
 
+    def maintain_soon(self) -> None:
+        """Flush and compact in the background, as far as there is need."""
+        if self._work is None or self._work.done():
+            # At interpreter shutdown no thread may start; the next open does the work.
+            with suppress(RuntimeError):
+                self._work = self._pool.submit(self._maintain)
+
     def close(self) -> None:
         """Finish the work in the background, seal the log, and release it.
 
@@ -195,18 +202,15 @@ class Writer:
             # The background fell behind, or it failed: then this raises what it failed with.
             self.tree.flush()
         self.freeze()
-        if self._work is None or self._work.done():
-            # At interpreter shutdown no thread may start; the next open does the work.
-            with suppress(RuntimeError):
-                self._work = self._pool.submit(self._maintain)
+        self.maintain_soon()
 
     def _maintain(self) -> None:
         try:
             self.tree.flush()
             self.tree.compact()
-        except (OSError, BlobKVError) as error:
-            # Nothing is lost: the logs still hold what was to be flushed, and the writer tries
-            # again when it has frozen the next memtable.
+        except Exception as error:  # noqa: BLE001  # Whatever it is, `stats` shall tell.
+            # Nothing is lost: the logs still hold what was to be flushed, and the writer
+            # flushes itself, and raises, when as many memtables wait as may.
             self.failure = error
         else:
             self.failure = None
