@@ -28,7 +28,7 @@ from blobkv import spelling
 from blobkv.errors import BlobKVError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from blobkv import Bucket, Store, Transaction
 
@@ -65,7 +65,7 @@ class Call:
         """Return bytes as text to print."""
         return spelling.encode(raw, as_hex=self.as_hex)
 
-    def show(self, record: dict[str, object], text: str) -> None:
+    def show(self, record: Mapping[str, object], text: str) -> None:
         """Print one result: `record` with `--json`, else `text`."""
         click.echo(json.dumps(record) if self.as_json else text)
 
@@ -104,7 +104,7 @@ def command(function: Callable[..., None]) -> click.Command:
     @functools.wraps(function)
     @click.pass_obj
     def run(
-        path: Path, names: tuple[str, ...], *, as_hex: bool, as_json: bool, **own: Any
+        path: Path, /, names: tuple[str, ...], *, as_hex: bool, as_json: bool, **own: Any
     ) -> None:
         with _failures():
             function(Call(path, as_hex, as_json, names), **own)
