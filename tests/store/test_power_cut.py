@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"
 )
 
-SEEDS = max(2, settings().max_examples // 100)
+SEEDS = max(3, settings().max_examples // 50)
 KEEPS: tuple[Keep, ...] = ("all", "none", *("random",) * SEEDS)
 
 

@@ -248,6 +248,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(
-    max_examples=max(20, settings().max_examples // 3), stateful_step_count=30
-)
+TestStore.settings = settings(stateful_step_count=40)
