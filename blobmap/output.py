@@ -1,0 +1,116 @@
+"""What the command prints: JSON, plain columns, or a table, from the same records.
+
+    --json          one JSON object a line, every field, sizes in bytes, times in ISO 8601
+    a terminal      a table with titles, sizes for people, and digests cut to the twelve
+                    digits that `explain` and `rm` find them by
+    anything else   the same columns with tabs between, no titles, nothing shortened;
+                    "-" for nothing
+
+Names come from images and callers, so what cannot be printed is escaped: no name can move a
+terminal's cursor or forge a line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Record = dict[str, object]
+
+_SHORT_SIZE: Final = 12
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        title: Its heading.
+        field: The record's field it shows; "a.b" is field b of the record in field a.
+        is_size: Whether that is a size in bytes.
+    """
+
+    title: str
+    field: str
+    is_size: bool = False
+
+    def value(self, record: Mapping[str, object]) -> object:
+        """Return what the record has there; None if any step of the way is None."""
+        found: object = record
+        for name in self.field.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
+
+
+def show(records: Iterable[Record], columns: Sequence[Column], *, as_json: bool) -> None:
+    """Print the records, each as a line or a row."""
+    if as_json:
+        for record in records:
+            show_json(record)
+    elif sys.stdout.isatty():
+        _show_table(records, columns)
+    else:
+        for record in records:
+            click.echo("\t".join(_plain(column.value(record)) for column in columns))
+
+
+def show_json(record: Record) -> None:
+    """Print one JSON object on a line of its own."""
+    click.echo(json.dumps(record, separators=(", ", ": ")))
+
+
+def printable(text: str) -> str:
+    """Return the text with what cannot be printed escaped, and backslashes too if any is."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def shorten(digest: str) -> str:
+    """Return a digest as people tell it from others: its first twelve digits."""
+    algorithm, _, digits = digest.partition(":")
+    return digits[:_SHORT_SIZE] if algorithm == "sha256" else digest
+
+
+def humanize(size: int) -> str:
+    """Return a size in bytes with three digits and a unit.
+
+    >>> [humanize(size) for size in (0, 999, 1000, 12_345_678)]
+    ['0 B', '999 B', '1.00 kB', '12.3 MB']
+    """
+    amount, unit = float(size), 0
+    while amount >= 999.5 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    digits = 0 if unit == 0 or amount >= 99.95 else 1 if amount >= 9.995 else 2
+    return f"{amount:.{digits}f} {_UNITS[unit]}"
+
+
+def _plain(value: object) -> str:
+    return "-" if value in {None, ""} else printable(str(value))
+
+
+def _show_table(records: Iterable[Record], columns: Sequence[Column]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.is_size else "left"
+        table.add_column(column.title, justify=justify, overflow="fold")
+    for record in records:
+        # Text, and not str: rich reads markup in str, and names are not ours.
+        table.add_row(*(Text(_for_people(column, record)) for column in columns))
+    Console().print(table)
+
+
+def _for_people(column: Column, record: Record) -> str:
+    value = column.value(record)
+    if column.is_size and isinstance(value, int):
+        return humanize(value)
+    return shorten(_plain(value))
