@@ -193,7 +193,7 @@ class NativeSnapshotter:
                 base = snapshots.parent_of(txn, found)
             if found.info.kind is not Kind.ACTIVE:
                 raise FailedPrecondition(
-                    f"snapshot {key!r} is {found.info.kind.value}, and only an active one can be "
+                    f"snapshot {key!r} is {found.info.kind.value}; only active ones can be "
                     "committed"
                 )
             sync_tree(self._path(found))

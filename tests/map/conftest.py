@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from support import basis as snapshots
 from support.fakes import FakeContentStore, FakeSnapshotter, counting_clock
 
 from blobmap.contracts import ContentStore, Snapshotter
-from blobmap.local import LocalContent, NativeSnapshotter
+from blobmap.local import LocalContent, NativeSnapshotter, durable
 
 
 @pytest.fixture(params=["fake", "local"])
@@ -41,3 +42,32 @@ def basis(empty: Snapshotter) -> Snapshotter:
     """A snapshotter with the snapshots of `support.basis`."""
     snapshots.build(empty)
     return empty
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What becomes durable or gets its name, in order; paths by their last two parts.
+
+    A sync of the records' log is told as "record". It listens through /proc: Linux only.
+    """
+    heard: list[str] = []
+
+    def listen(name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def heard_call(target: object, *args: object, **kwargs: object) -> object:
+            if isinstance(target, int):
+                path = Path(f"/proc/self/fd/{target}").readlink()
+            else:
+                path = Path(str(target))
+            result = call(target, *args, **kwargs)
+            is_record = name == "fdatasync" and path.suffix == ".log"
+            heard.append("record" if is_record else f"{name} {'/'.join(path.parts[-2:])}")
+            return result
+
+        return heard_call
+
+    for name in ("fsync", "fdatasync", "rename", "unlink"):
+        monkeypatch.setattr(os, name, listen(name, getattr(os, name)))
+    assert durable._SYNCFS is not None
+    monkeypatch.setattr(durable, "_SYNCFS", listen("syncfs", durable._SYNCFS))
+    yield heard
+    monkeypatch.undo()

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -264,6 +265,30 @@ def test_one_of_many_who_commit_the_same_blob_makes_it(root: Path) -> None:
         assert sorted(results) == ["exists"] * (count - 1) + ["made"]
         assert content.list_statuses() == []
         assert files(root) == [f"blobs/sha256/{HEX}"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="listens through /proc")
+def test_bytes_are_durable_before_the_name_and_the_name_before_the_record(
+    root: Path, events: list[str]
+) -> None:
+    with LocalContent(root) as content:
+        # The first durable change after an open also starts a log.
+        content.update(content.info(add(content, b"other")))
+        with content.writer(REF) as writer:
+            writer.write(DATA)
+            events.clear()
+            writer.commit()
+        ingest = digests.of(REF.encode()).removeprefix("sha256:")
+        assert events[:4] == [
+            f"fsync {ingest}/data",
+            f"rename {ingest}/data",
+            "fsync blobs/sha256",
+            "record",
+        ]
+
+        events.clear()
+        content.delete(DIGEST)
+        assert events == [f"unlink sha256/{HEX}", "fsync blobs/sha256", "record"]
 
 
 def check(photo: Path) -> ContentInfo | None:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.trees import describe
 
 from blobmap.contracts import Usage
 from blobmap.local import durable, tree
@@ -45,28 +46,6 @@ def build(path: Path) -> None:
         for name in [*names, *files, "."]:
             os.utime(Path(directory, name), ns=(TIME_NS, TIME_NS), follow_symlinks=False)
     (path / "sealed").chmod(0o500)
-
-
-def describe(path: Path) -> dict[str, tuple[object, ...]]:
-    """Return what is to be equal of every path, hard links as the first path of their group."""
-    described: dict[str, tuple[object, ...]] = {}
-    first: dict[int, str] = {}
-    for directory, names, files in os.walk(path):
-        for name in sorted([*names, *files, "."]):
-            full = Path(directory, name)
-            status = full.lstat()
-            relative = os.path.normpath(full.relative_to(path))
-            described[relative] = (
-                oct(status.st_mode),
-                status.st_uid,
-                status.st_gid,
-                status.st_rdev,
-                status.st_mtime_ns,
-                first.setdefault(status.st_ino, relative) if not full.is_dir() else None,
-                str(full.readlink()) if full.is_symlink() else None,
-                full.read_bytes() if stat.S_ISREG(status.st_mode) else None,
-            )
-    return described
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -69,7 +69,9 @@ def photographs(root: Path, album: Path) -> Iterator[list[Path]]:
 
         return changing
 
-    calls = {name: watched(getattr(os, name)) for name in CHANGES if hasattr(os, name)}
-    with mock.patch.multiple(os, **calls):
+    with ExitStack() as patches:
+        for name in CHANGES:
+            if hasattr(os, name):
+                patches.enter_context(mock.patch.object(os, name, watched(getattr(os, name))))
         yield photos
     photograph()
