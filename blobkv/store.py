@@ -17,12 +17,12 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from blobkv._engine import recovery
 from blobkv._engine.backup import write_backup
 from blobkv._engine.follower import Follower
-from blobkv._engine.fs import OSFileSystem, on_fork
+from blobkv._engine.fs import on_fork
 from blobkv._engine.merge import Snapshot
 from blobkv._engine.overlay import Overlay
 from blobkv._engine.verify import verify_files
@@ -43,65 +43,6 @@ if TYPE_CHECKING:
     from blobkv._engine.verify import Report
 
 T = TypeVar("T")
-
-_LOCK_NAME: Final = "LOCK"
-
-
-def open_store(
-    path: str | os.PathLike[str],
-    *,
-    read_only: bool = False,
-    create: bool = True,
-    lock_timeout: float = 0.0,
-    memtable_size: int = 16 << 20,
-    fs: FileSystem | None = None,
-) -> Store:
-    """Open the store in the directory `path`.
-
-    Args:
-        path: The store's directory, used by nothing else.
-        read_only: Read beside a writer, or from a medium that cannot be written. Takes no
-            lock, writes nothing, and sees the newest commit on disk at each `view`.
-        create: Make the store if there is none.
-        lock_timeout: How long to wait for another writer to close the store, in seconds.
-        memtable_size: How much is kept in memory before it is written as a table, in bytes
-            of log. The log to replay after a crash is about as large.
-        fs: The file system; the real one unless a test wants another.
-
-    Raises:
-        LockedError: Another process, or this one, has the store open for writing.
-        CorruptionError: What was written is not what is there.
-        UsageError: There is no store and none is to be made, or an option makes no sense.
-        OSError: The device refused.
-
-    Cost: O(tables), and a replay of the log.
-    """
-    if memtable_size <= 0:
-        raise UsageError(f"memtable_size is {memtable_size}, must be positive")
-    directory = Path(path).absolute()
-    fs = OSFileSystem() if fs is None else fs
-    if read_only:
-        return Store(fs, directory, None, memtable_size)
-    if create:
-        _make_directory(fs, directory)
-    else:
-        # Before the lock, which would leave its file in a directory that is no store.
-        recovery.check_present(fs, str(directory))
-    lock = fs.lock(f"{directory}/{_LOCK_NAME}", lock_timeout)
-    try:
-        if create:
-            recovery.create(fs, str(directory))
-        return Store(fs, directory, lock, memtable_size)
-    except BaseException:
-        lock.release()
-        raise
-
-
-def _make_directory(fs: FileSystem, directory: Path) -> None:
-    try:
-        fs.make_directory(str(directory))
-    except (FileExistsError, NotADirectoryError) as cause:
-        raise UsageError(f"{directory}: not a directory; a store is one") from cause
 
 
 class Store:

@@ -23,7 +23,7 @@ from zlib import crc32
 from blobkv._engine import table_format as layout
 from blobkv._engine.memtable import ABSENT
 from blobkv._engine.ranges import Ranges
-from blobkv.errors import CorruptionError
+from blobkv.errors import CorruptionError, LimitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -285,6 +285,10 @@ class TableWriter:
             return
         assert self._last < keys[0] or not self._offsets
         offset = self._offset
+        if offset > layout.OFFSET_MASK:
+            raise LimitError(
+                f"a table of over {layout.OFFSET_MASK} bytes; nothing is lost by it"
+            )
         self._offsets.append(offset)
         self._firsts.append(keys[0])
         self._last = keys[-1]

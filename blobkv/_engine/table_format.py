@@ -26,7 +26,7 @@ CRC-32, and nothing in it depends on a clock or on chance: equal entries make eq
         bits  0 .. 35  offset  where its block starts in the file
 
     The home of a key is crc32(key) * slots >> 32; it is in the first slot free from there,
-    at most PROBE_MAX further. Keys made to collide would need more: then a table has no
+    at most PROBE_MAX, 128, further. Keys made to collide would need more: then a table has no
     hash index (slots = 0) and is searched by its block index.
 
     block index: u64[count + 1] block offsets (the last: where blocks end), u64[count + 2]
@@ -117,6 +117,7 @@ assert TABLE_HEADER_SIZE == 64
 assert FOOTER_SIZE == 128
 assert BLOCK_HEADER_SIZE == 12
 assert BLOCK_COUNT_MAX <= INDEX_MASK
+assert PROBE_MAX == 128
 
 # Blocks of entries of equal sizes share one layout, so its Struct is made once. Without
 # this, making it costs more than the unpacking (180 against 38 ns an entry).

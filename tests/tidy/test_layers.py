@@ -25,7 +25,7 @@ BLOBKV = (
     ("_engine.merge", "_engine.manifest", "_engine.overlay"),
     ("_engine.compaction", "_engine.verify", "_engine.recovery", "_engine.backup"),
     ("_engine.tree", "_engine.follower", "_engine.writer"),
-    ("cursor", "bucket", "transaction", "batch", "store"),
+    ("cursor", "bucket", "transaction", "batch", "store", "opening"),
     ("testing.nodes", "testing.volume", "testing.disk", "testing"),
     ("",),
     ("cli",),
@@ -56,7 +56,7 @@ BLOBMAP = (
 PUBLIC_BLOBKV = {"blobkv", "blobkv.errors", "blobkv.keys", "blobkv.testing"}
 OPERATING_SYSTEM = {"os", "fcntl", "mmap", "shutil", "tempfile"}
 # Who may know how bytes live. `testing.disk` knows the shape of a file system only.
-ENGINE_USERS = {"bucket", "batch", "store", "", "testing.disk"}
+ENGINE_USERS = {"bucket", "batch", "store", "opening", "", "testing.disk"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:
