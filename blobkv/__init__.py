@@ -37,7 +37,7 @@ from blobkv.errors import (
     UsageError,
 )
 from blobkv.keys import pack, prefix_end, unpack
-from blobkv.opening import open_store as open  # noqa: A004  # As in `dbm.open`.
+from blobkv.opening import open  # noqa: A004  # As in `dbm.open`.
 from blobkv.stats import Stats
 from blobkv.store import Store
 from blobkv.transaction import Transaction

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LOCK_NAME: Final = "LOCK"
 
 
-def open_store(
+def open(  # noqa: A001  # As in `dbm.open`.
     path: str | os.PathLike[str],
     *,
     read_only: bool = False,
