@@ -9,6 +9,7 @@ leftovers, as a claim, as an intent) and is tried again: by a later operation of
 from __future__ import annotations
 
 import logging
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from blobkv import BlobKVError
@@ -28,6 +29,7 @@ class Attempts:
 
     def __init__(self) -> None:
         self.failure_count = 0
+        self._mutex = Lock()
 
     def succeeds(self, what: str, call: Callable[[], object]) -> bool:
         """Make the call; log and count a failure, and return whether there was none.
@@ -40,7 +42,8 @@ class Attempts:
         except BlobKVError:
             raise
         except Exception:  # noqa: BLE001 - Foreign code may raise anything.
-            self.failure_count += 1
+            with self._mutex:
+                self.failure_count += 1
             _LOG.exception("could not %s; it stays recorded and is tried again", what)
             return False
         return True

@@ -8,6 +8,7 @@ Invariants:
 
 * A row of holder stands exactly for each edge, each blob of an image, and each blob claimed.
 * A tally stands exactly for each digest with a holder, and counts its holders.
+* A row of listing stands exactly for each snapshot of each image.
 * A queued digest has no holder. Deleting a blob needs more than the queue's word: `held` is
   asked again, so that even a wrong tally costs a blob kept too long and never one lost.
 
@@ -26,6 +27,8 @@ from blobmap.schema import Holder, Scope, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from blobmap.contracts import Image
 
 
 def retain(
@@ -144,7 +147,8 @@ def audit(txn: blobkv.Transaction, *, repair: bool = False) -> list[str]:
         faults.append(f"{digest} lists {holder.kind} {holder.name!r}, which does not hold it")
         if repair:
             holders.delete(key)
-    return faults + _audit_tallies(txn, repair=repair) + _audit_queue(txn, repair=repair)
+    rest = (_audit_tallies, _audit_queue, _audit_listing)
+    return faults + [fault for part in rest for fault in part(txn, repair=repair)]
 
 
 def _audit_tallies(txn: blobkv.Transaction, *, repair: bool) -> list[str]:
@@ -175,17 +179,48 @@ def _audit_queue(txn: blobkv.Transaction, *, repair: bool) -> list[str]:
     return faults
 
 
+def _audit_listing(txn: blobkv.Transaction, *, repair: bool) -> list[str]:
+    faults = []
+    listing = txn.bucket(schema.LISTING)
+    wanted = (row for scope, image in _images(txn) for row in _listing(scope, image))
+    for row in [row for row in wanted if row not in listing]:
+        _, _, snapshot, image = schema.text_parts(row)
+        faults.append(f"image {image!r} lists {snapshot!r}, which does not know")
+        if repair:
+            listing.put(row, b"")
+    for row in [row for row in listing if not _lists(txn, row)]:
+        _, _, snapshot, image = schema.text_parts(row)
+        faults.append(f"snapshot {snapshot!r} is said to be in image {image!r}, and is not")
+        if repair:
+            listing.delete(row)
+    return faults
+
+
+def _images(txn: blobkv.Transaction) -> Iterator[tuple[Scope, Image]]:
+    for key, raw in txn.bucket(schema.IMAGE).items():
+        namespace, snapshotter, name = schema.text_parts(key)
+        yield Scope(namespace, snapshotter), schema.decode_image(raw, name)
+
+
+def _listing(scope: Scope, image: Image) -> Iterator[bytes]:
+    return (scope.key(snapshot, image.name) for snapshot in image.snapshots)
+
+
+def _lists(txn: blobkv.Transaction, row: bytes) -> bool:
+    namespace, snapshotter, snapshot, name = schema.text_parts(row)
+    raw = txn.bucket(schema.IMAGE).get(Scope(namespace, snapshotter).key(name))
+    return raw is not None and snapshot in schema.decode_image(raw, name).snapshots
+
+
 def _truth(txn: blobkv.Transaction) -> Iterator[tuple[str, Holder]]:
     """Yield each digest with its holder, as edges, images, and claims have it."""
     for key, raw in txn.bucket(schema.EDGE).items():
         namespace, snapshotter, snapshot = schema.text_parts(key)
         holder = Holder(schema.BY_SNAPSHOT, Scope(namespace, snapshotter), snapshot)
         yield schema.decode_edge(raw, snapshot).blob.digest, holder
-    for key, raw in txn.bucket(schema.IMAGE).items():
-        namespace, snapshotter, image = schema.text_parts(key)
-        holder = Holder(schema.BY_IMAGE, Scope(namespace, snapshotter), image)
-        for digest in schema.decode_image(raw, image).blobs:
-            yield digest, holder
+    for scope, image in _images(txn):
+        for digest in image.blobs:
+            yield digest, Holder(schema.BY_IMAGE, scope, image.name)
     for key in txn.bucket(schema.CLAIM):
         namespace, snapshotter, work, kind, subject = schema.text_parts(key)
         if kind == schema.CLAIM_BLOB:

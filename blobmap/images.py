@@ -67,12 +67,12 @@ class Images:
     def remove(self, name: str) -> None:
         """See `BlobSnapshotter.remove_image`."""
         with self._parts.locks.hold(locks.image(name)):
-            image = self._catalog.image(name)
-            released = self._catalog.drop(name) if image is not None else ()
-        self._deletions.carry_out(*released)
+            found = self._catalog.image(name) is not None
+            released = self._catalog.drop(name) if found else ()
         leftovers = list(self._catalog.leftovers(name))
-        if image is None and not leftovers:
+        if not found and not leftovers:
             raise NotFound(f"there is no image {name!r}")
+        self._deletions.carry_out(*released)
         for item in leftovers:
             self._prune(item)
 

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from blobmap.attempts import Attempts
+from blobmap.errors import InvalidArgument
 from blobmap.locks import Locks
 
 if TYPE_CHECKING:
     from blobmap.contracts import ContentStore, Snapshotter
     from blobmap.refs import Refs
+
+# What is called on them. `cleanup` is optional in containerd, and missed only when called.
+_INNER_METHODS: Final = (
+    "stat",
+    "update",
+    "usage",
+    "mounts",
+    "prepare",
+    "view",
+    "commit",
+    "remove",
+    "walk",
+    "close",
+)
+_CONTENT_METHODS: Final = ("info", "walk", "delete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +42,19 @@ class Parts:
     content: ContentStore
     locks: Locks = field(default_factory=Locks)
     attempts: Attempts = field(default_factory=Attempts)
+
+
+def check_methods(inner: Snapshotter, content: ContentStore) -> None:
+    """Refuse what is no snapshotter or no content store, before anything is opened.
+
+    Raises:
+        InvalidArgument: A method is missing; the message names it.
+    """
+    for what, thing, methods in (
+        ("inner", inner, _INNER_METHODS),
+        ("content", content, _CONTENT_METHODS),
+    ):
+        missing = [name for name in methods if not callable(getattr(thing, name, None))]
+        if missing:
+            kind = type(thing).__name__
+            raise InvalidArgument(f"{what} is a {kind}, which has no {', no '.join(missing)}")

@@ -90,7 +90,7 @@ class Report:
         dry_run: Whether it was only to look.
         edge_count: Mappings in the map.
         snapshot_count: Snapshots in the snapshotter.
-        blob_count: Blobs that are held and whose size is known.
+        blob_count: Blobs that snapshots and images hold.
         content_count: Blobs in the content store.
         unowned_count: Blobs in the content store that the map does not know.
         findings: What is not as it should be; of each kind at most the first 1,000.
@@ -254,6 +254,10 @@ class Reconciliation:
         self._list_unfinished(after)
         for kind in (GONE, OTHER, CACHE, REMOVAL, LEFTOVER, WORK, DELETION):
             report.repaired += max(report.counts[kind] - after.counts[kind], 0)
+        for finding in report.findings:
+            if finding.kind in {MISSING, SIZE} and not self._parts.refs.count(finding.subject):
+                # Nothing stands for it any more.
+                report.repaired += 1
         known = set(report.findings)
         for finding in after.findings:
             if finding not in known:

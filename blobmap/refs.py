@@ -176,11 +176,16 @@ class Refs:
                 yield blob
 
     def sizes(self) -> Iterator[tuple[str, int]]:
-        """Yield each held blob of all scopes whose size is known, by digest, with its size."""
+        """Yield each blob that a snapshot or an image of any scope holds, with its size."""
         for digest in self._digests(schema.TALLY):
             with self.view() as txn:
                 tally = edges.tally_of(txn, digest)
-            if tally is not None and tally.size is not None:
+                rows = txn.bucket(schema.HOLDER).keys(prefix=blobkv.pack(digest))
+                first = next(iter(rows), None)
+            if tally is None or tally.size is None or first is None:
+                continue
+            # Works come last among the holders, so one that comes first is alone.
+            if edges.holder_of(first)[1].kind != schema.BY_WORK:
                 yield digest, tally.size
 
     def count(self, digest: str) -> int:

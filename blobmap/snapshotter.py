@@ -20,12 +20,11 @@ from blobmap import digest as digests
 from blobmap import holding, usage
 from blobmap.catalog import Catalog
 from blobmap.claims import Claims
-from blobmap.contracts import ContentStore, Snapshotter
 from blobmap.deletions import Deletions
 from blobmap.errors import InvalidArgument
 from blobmap.images import Images
 from blobmap.mappings import Mappings
-from blobmap.parts import Parts
+from blobmap.parts import Parts, check_methods
 from blobmap.reconcile import Reconciliation
 from blobmap.refs import Refs
 from blobmap.removal import Removal
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from blobkv.testing import SimulatedDisk
-    from blobmap.contracts import Blob, Image, Info, Mount, Usage
+    from blobmap.contracts import Blob, ContentStore, Image, Info, Mount, Snapshotter, Usage
     from blobmap.holding import Explanation
     from blobmap.reconcile import Report
     from blobmap.usage import DiskUsage
@@ -83,8 +82,7 @@ class BlobSnapshotter:
         close_content: bool = False,
         fs: SimulatedDisk | None = None,
     ) -> None:
-        _require_methods("inner", inner, Snapshotter)
-        _require_methods("content", content, ContentStore)
+        check_methods(inner, content)
         if not str(root):
             raise InvalidArgument("root is empty: give the directory of the map")
         refs = Refs.open(root, Scope(namespace, name), fs=fs)
@@ -396,16 +394,3 @@ class BlobSnapshotter:
         self._works.replay()
         self._images.replay()
         self._deletions.carry_out_all()
-
-
-def _require_methods(what: str, thing: object, protocol: type) -> None:
-    missing = [
-        method
-        for method in vars(protocol)
-        if not method.startswith("_") and not callable(getattr(thing, method, None))
-    ]
-    if missing:
-        raise InvalidArgument(
-            f"{what} is a {type(thing).__name__} without {', '.join(missing)}: give a "
-            f"{protocol.__name__}"
-        )
