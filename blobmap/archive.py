@@ -42,7 +42,8 @@ _HEADER_ERRORS: Final = (
 class Archive:
     """A tar being read.
 
-    Iterating gives each member once, in order. A member's `data` is read before the next
+    Iterating gives each member once, in order, up to the blocks that mark the end or to where
+    the bytes end between two members. A member's `data` is read before the next
     step or not at all.
 
     Attributes:
@@ -77,7 +78,10 @@ class Archive:
             if member.size < 0 or member.offset_data != self._bytes.tell():
                 raise DataLoss(f"{self.name}: {member.name}: a header with a false size")
             yield member
-            self._bytes.seek(archive.offset)
+            self._bytes.seek(self._end_of(member))
+            # Some builders leave the last padding out, and the blocks that mark the end.
+            if not self._bytes.skip_to(archive.offset):
+                return
 
     def data(self, member: tarfile.TarInfo) -> Iterator[tuple[int, bytes]]:
         """Yield `(offset in the file, bytes)` pairs; a sparse member's holes are left out.
@@ -122,6 +126,11 @@ class Archive:
     def _next(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
         with self._header():
             return archive.next()
+
+    def _end_of(self, member: tarfile.TarInfo) -> int:
+        """Return the offset right after the member's stored bytes."""
+        stored = sum(size for _, size in _ranges(member, self.name)) if member.isreg() else 0
+        return member.offset_data + stored
 
     @contextmanager
     def _header(self) -> Iterator[None]:
@@ -211,9 +220,15 @@ class _Forward:
             )
         if self._seek is not None and offset - self._offset > _CHUNK_SIZE:
             self._jump(self._seek, offset - 1)
+        if not self.skip_to(offset):
+            raise DataLoss(f"{self._name}: the tar ends at byte {self._offset} of {offset}")
+
+    def skip_to(self, offset: int) -> bool:
+        """Read on to `offset`; tell whether there were so many bytes."""
         while self._offset < offset:
             if not self.take(offset - self._offset):
-                raise DataLoss(f"{self._name}: the tar ends at byte {self._offset} of {offset}")
+                return False
+        return True
 
     def _jump(self, seek: Callable[[int], object], offset: int) -> None:
         seek(offset)

@@ -176,6 +176,9 @@ class _Application:
         if name.startswith(_RESERVED) and name != _OPAQUE:
             self.left_out["AUFS bookkeeping file"] += 1
             return
+        if any(parent[:size] in self._tree.removed for size in range(1, len(parent) + 1)):
+            # Some builders hide one by one what was in a directory that the layer replaces.
+            return
         try:
             self._tree.enter(parent)
         except FileNotFoundError:

@@ -74,6 +74,10 @@ def shown(path: Path | bytes) -> str:
 class Tree:
     """One open directory. A context manager that closes it; for one thread at a time.
 
+    Attributes:
+        removed: The directories that were removed here. What was below them is gone, whatever
+            is in their place now.
+
     Invariants:
         The held descriptor is that of the directory at `_at`, reached without a symlink.
         `_settled` holds every directory whose time a change here has spoiled.
@@ -85,6 +89,7 @@ class Tree:
         self._fd = self._root
         self._settled: dict[Path, tuple[int, int]] = {}
         self._privileged = os.geteuid() == 0
+        self.removed: set[Path] = set()
 
     def enter(self, path: Path, *, make_ns: int | None = None) -> int:
         """Return a descriptor of the directory at `path`, valid until the next call.
@@ -270,6 +275,7 @@ class Tree:
             return False
         self._forget(path)
         os.rmdir(name, dir_fd=parent)
+        self.removed.add(path)
         return True
 
     def _prune_children(self, fd: int, path: Path, keep: AbstractSet[Path]) -> bool:

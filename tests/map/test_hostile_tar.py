@@ -154,7 +154,6 @@ SOUND = tar(directory("d"), member("d/a", b"x" * 2000), symlink("s", "d"), link(
 DAMAGED: dict[str, bytes] = {
     "cut in a header": SOUND[:700],
     "cut in a body": SOUND[:1600],
-    "cut in the padding": tar(member("a", b"x"))[:1000],
     "garbage": b"\x01" * 2048,
     "garbage after a member": tar(member("a"))[:512] + b"\x01" * 2048,
     "half a header of garbage": tar(member("a"))[:512] + b"\x01" * 100,

@@ -99,6 +99,16 @@ def test_an_empty_layer_changes_nothing(tmp_path: Path, data: bytes) -> None:
     assert read_tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("size", [513, 1000, 1024, 1100, 1536])
+def test_padding_and_end_marks_may_be_missing(tmp_path: Path, size: int) -> None:
+    data = tar(member("a", b"x"))[:size]
+    assert data.count(b"x") == 1
+
+    apply_layer(io.BytesIO(data), tmp_path, diff_id=digest_of(data))
+
+    assert (tmp_path / "a").read_bytes() == b"x"
+
+
 def test_modes_and_times_are_the_members(tmp_path: Path) -> None:
     apply(
         tmp_path,
@@ -276,6 +286,17 @@ def test_an_opaque_root_hides_all_layers_below(tmp_path: Path) -> None:
     apply(tmp_path, member(".wh..wh..opq"), member("new"))
 
     assert names(tmp_path) == {"new"}
+
+
+@pytest.mark.parametrize("replacement", [member("d", b"file"), symlink("d", "e")])
+def test_what_was_in_a_replaced_directory_may_be_hidden_once_more(
+    tmp_path: Path, replacement: Member
+) -> None:
+    apply(tmp_path, member("d/a"), member("d/b/c"), member("e/a"))
+
+    apply(tmp_path, replacement, member("d/.wh.a"), member("d/b/.wh.c"))
+
+    assert names(tmp_path) == {"d", "e", "e/a"}
 
 
 def test_aufs_bookkeeping_is_left_out_and_counted(tmp_path: Path) -> None:
