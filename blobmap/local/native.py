@@ -62,8 +62,8 @@ _log: Final = logging.getLogger(__name__)
 class NativeSnapshotter:
     """The snapshotter under one root. Safe to call from many threads.
 
-    Trees are copied, measured, and synced outside all transactions; only calls about the
-    same key wait for each other. Besides the errors named below, every call raises
+    Trees are copied, measured, and synced outside all transactions; only commits and removes
+    of the same key wait for each other. Besides the errors named below, every call raises
     `NotFound` for a key that does not exist and `FailedPrecondition` once it is closed.
 
     Invariants:
@@ -276,15 +276,14 @@ class NativeSnapshotter:
     ) -> list[Mount]:
         kept = label_rules.checked(labels)
         _require_name(key)
-        with self._locks.hold(locks.snapshot(key)):
-            with self._records.view() as txn:
-                snapshots.require_free(txn, key)
-                base = snapshots.committed(txn, parent) if parent else None
-            id_ = self._take_id()
-            if kind is Kind.ACTIVE or base is None:
-                self._make_tree(id_, base)
-            snapshot = Snapshot(id_, Info(key, parent, kind, kept), Usage(0, 0))
-            return self._mounts(self._record(snapshot, base), base)
+        with self._records.view() as txn:
+            snapshots.require_free(txn, key)
+            base = snapshots.committed(txn, parent) if parent else None
+        id_ = self._take_id()
+        if kind is Kind.ACTIVE or base is None:
+            self._make_tree(id_, base)
+        snapshot = Snapshot(id_, Info(key, parent, kind, kept), Usage(0, 0))
+        return self._mounts(self._record(snapshot, base), base)
 
     def _take_id(self) -> int:
         with self._mutex:

@@ -63,7 +63,7 @@ def copy(source: str, target: str) -> None:
                 else:
                     _copy_entry(entry.path, path, links)
     # Filling a directory changes its time and needs its permission, so its own come last.
-    for original, made in reversed(directories):
+    for original, made in directories:
         _copy_attributes(original, made, os.lstat(original))
 
 

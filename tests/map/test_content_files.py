@@ -174,6 +174,18 @@ def test_a_blob_taken_away_is_not_found_and_can_come_back(root: Path) -> None:
         assert list(content.walk()) == []
 
 
+def test_what_was_known_of_a_blob_goes_with_its_file(root: Path) -> None:
+    with LocalContent(root) as content:
+        add(content, label="old")
+        (root / "blobs" / "sha256" / HEX).unlink()
+    with LocalContent(root):
+        pass
+    (root / "blobs" / "sha256" / HEX).write_bytes(DATA)
+
+    with LocalContent(root) as content:
+        assert content.info(DIGEST).labels == {}
+
+
 def test_half_an_ingest_is_forgotten(root: Path) -> None:
     with LocalContent(root) as content:
         content.writer("loses its bytes").close()
@@ -209,6 +221,8 @@ def test_a_write_that_fails_appends_nothing(
         assert writer.status().offset == 3
         writer.write(b"45")
         writer.commit(5, digests.of(b"12345"))
+        with content.reader_at(digests.of(b"12345")) as reader:
+            assert reader.read_at(0, 100) == b"12345"
 
 
 def test_a_sync_that_fails_publishes_nothing(

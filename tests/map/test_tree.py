@@ -153,15 +153,18 @@ def test_a_tree_deeper_than_paths_and_stack_allow_is_removed(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not ROOT, reason="without root, the test beside this one shows it")
-@pytest.mark.slow
-def test_the_owner_without_privileges_removes_unreadable_directories(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o500])
+def test_the_owner_without_privileges_removes_closed_directories(
+    tmp_path: Path, mode: int
+) -> None:
     # The directories above are private to root, so the process works by relative paths.
     program = (
         "import os, sys\n"
         "from blobmap.local import tree\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "os.makedirs('victim/a/b'); open('victim/a/b/c', 'w').close()\n"
-        "[os.chmod(p, 0) for p in ('victim/a/b', 'victim/a', 'victim')]\n"
+        "open('victim/d', 'w').close()\n"
+        f"[os.chmod(p, {mode}) for p in ('victim/a/b', 'victim/a', 'victim')]\n"
         "tree.remove('.', 'victim')\n"
         "sys.exit(os.path.lexists('victim'))\n"
     )
@@ -181,10 +184,12 @@ def test_the_owner_without_privileges_removes_unreadable_directories(tmp_path: P
 
 
 @pytest.mark.skipif(ROOT, reason="root may read every directory")
-def test_unreadable_directories_are_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o500])
+def test_closed_directories_are_removed(tmp_path: Path, mode: int) -> None:
     (tmp_path / "victim" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "victim" / "a" / "b" / "c").touch()
     for path in ("victim/a/b", "victim/a", "victim"):
-        (tmp_path / path).chmod(0)
+        (tmp_path / path).chmod(mode)
 
     tree.remove(str(tmp_path), "victim")
 
