@@ -15,6 +15,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -177,6 +178,9 @@ class Ingests:
         )
         path = self._path(ref)
         path.parent.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileNotFoundError):
+            # A commit that was cut short may have made it read-only already.
+            path.chmod(0o600)
         flags = _OPEN | os.O_TRUNC if fresh else _OPEN
         file = io.FileIO(os.open(path, flags, 0o600), "r+")
         try:

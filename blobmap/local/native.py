@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _NEW: Final = "new-"
 _REMOVED: Final = "rm-"
-_TREE: Final = re.compile(rf"(?:{_NEW})?\d+|{_REMOVED}.*")
+_TREE: Final = re.compile(rf"(?:{_REMOVED})?(?:{_NEW})?(?P<id>\d+)(?:-[0-9a-f]+)?")
 _ROOT_MODE: Final = 0o755
 
 _log: Final = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class NativeSnapshotter:
     Invariants:
 
     * A tree under a plain id is whole.
-    * Every tree that no record names is in `_unrecorded`, or garbage.
+    * A tree whose id neither a record nor `_busy` has is garbage; whoever makes or removes one
+      has its id in `_busy` meanwhile.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, clock: Clock = utc_now) -> None:
@@ -85,7 +86,7 @@ class NativeSnapshotter:
         make_directory(self._trees)
         self._locks = locks.Locks()
         self._mutex = threading.Lock()
-        self._unrecorded: set[int] = set()
+        self._busy: set[int] = set()
         self._records = Records(path / "meta")
         try:
             with self._records.view() as txn:
@@ -225,7 +226,7 @@ class NativeSnapshotter:
                         "remove that first"
                     )
                 snapshots.delete(txn, found)
-            self._discard(found.id)
+            self._reclaim(found.id, str(found.id))
 
     def walk(self, *filters: str) -> Iterator[Info]:
         """Yield each snapshot that some filter matches, in key order; no filter means all.
@@ -247,14 +248,16 @@ class NativeSnapshotter:
         Cost: O(snapshots), and the leftovers' size.
         """
         # In this order, so that a tree recorded meanwhile is known by one or the other.
-        found = [path.name for path in self._trees.iterdir()]
+        found = [
+            match for path in self._trees.iterdir() if (match := _TREE.fullmatch(path.name))
+        ]
         with self._mutex:
-            making = {str(id_) for id_ in self._unrecorded}
+            known = set(self._busy)
         with self._records.view() as txn:
-            recorded = {str(snapshot.id) for snapshot in snapshots.every(txn)}
-        for name in found:
-            if _TREE.fullmatch(name) and name.removeprefix(_NEW) not in making | recorded:
-                self._remove_tree(name)
+            known.update(snapshot.id for snapshot in snapshots.every(txn))
+        for match in found:
+            if int(match["id"]) not in known:
+                self._reclaim(int(match["id"]), match[0])
 
     def close(self) -> None:
         """Close the records. Idempotent."""
@@ -288,7 +291,7 @@ class NativeSnapshotter:
     def _take_id(self) -> int:
         with self._mutex:
             id_, self._next_id = self._next_id, self._next_id + 1
-            self._unrecorded.add(id_)
+            self._busy.add(id_)
             return id_
 
     def _make_tree(self, id_: int, base: Snapshot | None) -> None:
@@ -303,7 +306,7 @@ class NativeSnapshotter:
             fresh.rename(self._trees / str(id_))
             sync_directory(self._trees)
         except (BlobMapError, OSError):
-            self._discard(id_)
+            self._unmake(id_)
             raise
 
     def _copy_tree(self, base: Snapshot, target: str) -> None:
@@ -321,7 +324,7 @@ class NativeSnapshotter:
         """Write the record, or discard the tree if it is certain that none was written.
 
         After a failure of the device it is not: the record may turn up at the next open. So
-        the tree stays, and its id in `_unrecorded`, where `cleanup` spares it.
+        the tree stays, and its id in `_busy`, where `cleanup` spares it.
         """
         try:
             with self._records.update() as txn:
@@ -333,30 +336,36 @@ class NativeSnapshotter:
                 recorded = replace(snapshot, info=info)
                 snapshots.put(txn, recorded)
         except BlobMapError:
-            self._discard(snapshot.id)
+            self._unmake(snapshot.id)
             raise
-        with self._mutex:
-            self._unrecorded.discard(snapshot.id)
+        self._release(snapshot.id)
         return recorded
 
-    def _discard(self, id_: int) -> None:
-        """Remove what there is of a tree that no record names."""
-        for name in (str(id_), f"{_NEW}{id_}"):
-            if (self._trees / name).exists():
-                self._remove_tree(name)
+    def _unmake(self, id_: int) -> None:
+        for name in (f"{_NEW}{id_}", str(id_)):
+            self._remove_tree(name)
+        self._release(id_)
+
+    def _reclaim(self, id_: int, name: str) -> None:
+        """Remove a tree that no record names, unless another thread is doing so."""
         with self._mutex:
-            self._unrecorded.discard(id_)
+            if id_ in self._busy:
+                return
+            self._busy.add(id_)
+        self._remove_tree(name)
+        self._release(id_)
+
+    def _release(self, id_: int) -> None:
+        with self._mutex:
+            self._busy.discard(id_)
 
     def _remove_tree(self, name: str) -> None:
+        if not (self._trees / name).exists():
+            return
+        aside = name if name.startswith(_REMOVED) else f"{_REMOVED}{name}"
         try:
-            if not name.startswith(_REMOVED):
-                aside = f"{_REMOVED}{name}"
-                (self._trees / name).rename(self._trees / aside)
-                name = aside
-            tree.remove(str(self._trees), name)
-        except FileNotFoundError:
-            # A cleanup and a remove met at the same leftover; one of them ends it.
-            _log.debug("%s: removed by another thread", self._trees / name)
+            (self._trees / name).rename(self._trees / aside)
+            tree.remove(str(self._trees), aside)
         except OSError as error:
             _log.warning("%s: left for the next cleanup: %s", self._trees / name, error)
 

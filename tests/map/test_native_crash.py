@@ -184,7 +184,7 @@ def test_a_tree_that_cannot_be_removed_is_left_to_cleanup(
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     populate(tmp_path)
-    for name in ("99", "new-98", "rm-97", "rm-new-96", "rm-95-abcdef"):
+    for name in ("99", "new-98", "rm-97", "rm-new-96", "rm-95-0123456789abcdef"):
         (tmp_path / "snapshots" / name / "below").mkdir(parents=True)
     (tmp_path / "snapshots" / "lost+found").mkdir()
 
@@ -210,6 +210,27 @@ def test_cleanup_spares_what_is_being_made(
         (mount,) = snapshotter.prepare("new", "base")
 
         assert (Path(mount.source) / "directory" / "file").read_text() == "some bytes"
+
+
+def test_a_remove_and_a_cleanup_at_once_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    populate(tmp_path)
+    remove = tree.remove
+
+    with NativeSnapshotter(tmp_path) as snapshotter:
+        removed: list[str] = []
+
+        def remove_while_another_cleans(directory: str, name: str) -> None:
+            removed.append(name)
+            snapshotter.cleanup()
+            remove(directory, name)
+
+        monkeypatch.setattr(tree, "remove", remove_while_another_cleans)
+        snapshotter.remove("child")
+
+        assert removed == ["rm-2"]
+        assert trees(tmp_path) == {"1", "3"}
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
