@@ -241,6 +241,8 @@ def test_a_sync_that_fails_publishes_nothing(
 
         assert list(content.walk()) == []
         with content.writer(REF) as writer:
+            (data,) = files(root)
+            assert mode(root / data) == 0o600
             assert writer.digest() == DIGEST
             writer.commit()
         assert content.info(DIGEST).size == len(DATA)
