@@ -10,7 +10,7 @@ def main() -> None:
     try:
         from blobmap.cli import run  # noqa: PLC0415 - only here may click and rich be missing.
     except ModuleNotFoundError as error:
-        if error.name not in {"click", "rich"}:
+        if (error.name or "").partition(".")[0] not in {"click", "rich"}:
             raise
         sys.exit("blobmap: this command needs click and rich; run: pip install 'blobkv[cli]'")
     sys.exit(run())
