@@ -297,7 +297,8 @@ class MapWorld:
                 assert info.name in snapshotter.snapshots_of(info.blob.digest)
         rows = snapshotter.disk_usage()
         on_disk = {row.blob.digest for row in rows if row.blob is not None} & present
-        assert rows.size == sum(len(DATA[digest]) for digest in on_disk)
+        own = sum(self.inner.usage(info.name).size for info in self.inner.walk())
+        assert rows.size == own + sum(len(DATA[digest]) for digest in on_disk)
 
 
 State = dict[str, object]
