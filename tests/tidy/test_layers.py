@@ -1,7 +1,7 @@
 """Imports point down only, and one module alone touches the operating system.
 
 Method: parse every module of both packages; each import of a sibling must go to a lower
-layer or stay within its own, the whole graph must be free of cycles, and a module that no
+layer or stay within its own, what runs must be free of cycles, and a module that no
 layer names fails, so that a new one is placed on purpose.
 """
 
@@ -50,7 +50,7 @@ BLOBMAP = (
     ("compression", "archive", "tree", "layer"),
     ("platforms", "manifest", "layout_files", "layout", "ingest", "oci"),
     ("",),
-    ("cli",),
+    ("output", "cli"),
     ("__main__",),
 )
 PUBLIC_BLOBKV = {"blobkv", "blobkv.errors", "blobkv.keys", "blobkv.testing"}
@@ -90,13 +90,13 @@ def imports(tree: ast.Module, *, types_too: bool = True) -> set[str]:
     return found
 
 
-def siblings(package: str) -> dict[str, set[str]]:
+def siblings(package: str, *, types_too: bool = True) -> dict[str, set[str]]:
     """For every module of the package, the modules of the package it imports."""
     known = modules(package)
     graph: dict[str, set[str]] = {}
     for name, tree in known.items():
         graph[name] = set()
-        for target in imports(tree):
+        for target in imports(tree, types_too=types_too):
             if target.split(".")[0] == package:
                 inner = target.removeprefix(package).removeprefix(".")
                 graph[name].add(inner if inner in known else inner.rpartition(".")[0])
@@ -117,7 +117,8 @@ def test_imports_point_down(package: str, layers: tuple[tuple[str, ...], ...]) -
 
     assert not unplaced, "place these in a layer"
     assert not upward
-    TopologicalSorter(graph).prepare()
+    # Two modules of one layer may name each other's types.
+    TopologicalSorter(siblings(package, types_too=False)).prepare()
 
 
 def test_only_fs_touches_the_operating_system() -> None:
