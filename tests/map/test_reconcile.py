@@ -1,0 +1,298 @@
+"""`reconcile` finds each way in which map, snapshotter, and content can disagree, and mends it.
+
+Method: the wrapper over in-memory fakes; one disagreement made by hand at a time. What is
+reported, what is repaired, and what must not be touched.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from support.map_model import BLOBS, DATA, MapWorld, image_of
+
+from blobmap import digest as digests
+from blobmap.contracts import Info
+from blobmap.errors import FailedPrecondition, Unavailable
+from blobmap.schema import Intent, incarnation
+
+X, Y, Z = BLOBS[3:]
+COUNT = 20
+
+
+@pytest.fixture
+def world() -> Iterator[MapWorld]:
+    """Twenty mapped snapshots, "00" to "19"; all but the first stand for one blob, Y."""
+    world = MapWorld()
+    for number in range(COUNT):
+        make(world, f"{number:02}", Y if number else X)
+    yield world
+    world.check()
+    world.snapshotter.close()
+
+
+def make(world: MapWorld, name: str, digest: str) -> None:
+    world.content.add_blob(DATA[digest])
+    world.snapshotter.prepare("make")
+    world.snapshotter.commit(name, "make")
+    world.snapshotter.set_blob(name, digest)
+
+
+def present(world: MapWorld) -> set[str]:
+    return {info.digest for info in world.content.walk()}
+
+
+def kinds(world: MapWorld) -> dict[str, int]:
+    """What a look finds, by kind; a look changes nothing."""
+    before = world.disk.operations
+    report = world.snapshotter.reconcile(dry_run=True)
+    assert world.disk.operations == before
+    assert report.repaired == 0
+    assert report.ok == (not report.counts)
+    return dict(report.counts)
+
+
+def test_a_sound_map_has_no_findings(world: MapWorld) -> None:
+    world.snapshotter.view("unmapped")
+    world.content.add_blob(DATA[Z])
+    report = world.snapshotter.reconcile()
+
+    assert report.ok
+    assert report.findings == []
+    assert (report.edge_count, report.snapshot_count) == (COUNT, COUNT + 1)
+    assert (report.blob_count, report.content_count, report.unowned_count) == (2, 3, 1)
+    assert str(report).endswith("all is well")
+    assert Z in present(world)
+
+
+def test_a_mapping_of_a_snapshot_that_is_gone_is_dropped(world: MapWorld) -> None:
+    world.inner.remove("00")
+    assert kinds(world) == {"snapshot gone": 1}
+    report = world.snapshotter.reconcile()
+
+    assert report.ok
+    assert report.repaired == 1
+    assert "snapshot gone: 00" in str(report)
+    assert X not in present(world)
+    assert kinds(world) == {}
+
+
+def test_a_mapping_of_an_earlier_life_is_dropped(world: MapWorld) -> None:
+    world.inner.remove("00")
+    world.inner.prepare("00")
+    assert kinds(world) == {"snapshot other": 1}
+    report = world.snapshotter.reconcile()
+
+    assert report.ok
+    assert X not in present(world)
+    assert world.snapshotter.stat("00").blob is None
+
+
+def test_more_than_a_tenth_is_not_dropped_unless_forced(world: MapWorld) -> None:
+    for name in ("00", "01", "02"):
+        world.inner.remove(name)
+    before = world.disk.operations
+    with pytest.raises(FailedPrecondition, match="3 of 20 mappings"):
+        world.snapshotter.reconcile()
+    assert world.disk.operations == before
+    assert kinds(world) == {"snapshot gone": 3}
+    report = world.snapshotter.reconcile(force=True)
+
+    assert report.repaired == 3
+    assert report.ok
+    assert X not in present(world)
+
+
+def test_a_tenth_is_dropped(world: MapWorld) -> None:
+    for name in ("00", "01"):
+        world.inner.remove(name)
+
+    assert world.snapshotter.reconcile().repaired == 2
+
+
+def test_nothing_is_dropped_for_an_empty_snapshotter(world: MapWorld) -> None:
+    for number in range(COUNT):
+        world.inner.remove(f"{number:02}")
+    with pytest.raises(FailedPrecondition, match="looks empty"):
+        world.snapshotter.reconcile()
+    assert present(world) == {X, Y}
+    assert world.snapshotter.reconcile(dry_run=True).counts["snapshot gone"] == COUNT
+
+    assert world.snapshotter.reconcile(force=True).ok
+    assert present(world) == set()
+
+
+def test_only_not_found_is_evidence(world: MapWorld) -> None:
+    world.inner.remove("00")
+
+    def out_of_order(moment: str, call: str, key: str) -> None:
+        if call == "stat":
+            raise Unavailable("out of order")
+
+    world.inner.hook = out_of_order
+    before = world.disk.operations
+    with pytest.raises(Unavailable):
+        world.snapshotter.reconcile()
+
+    assert world.disk.operations == before
+    world.inner.hook = in_order
+
+
+def test_a_walk_that_fails_drops_nothing(world: MapWorld) -> None:
+    def break_off(*filters: str) -> Iterator[Info]:
+        yield world.inner.stat("00")
+        raise Unavailable("the walk broke off")
+
+    world.inner.walk = break_off
+    with pytest.raises(Unavailable):
+        world.snapshotter.reconcile(force=True)
+    del world.inner.walk
+
+    assert kinds(world) == {}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_walk_out_of_order_drops_nothing(world: MapWorld, seed: int) -> None:
+    infos = list(world.inner.walk())
+    random.Random(seed).shuffle(infos)
+    world.inner.walk = lambda *filters: iter(infos)
+    report = world.snapshotter.reconcile(force=True)
+    del world.inner.walk
+
+    assert report.counts == {}
+    assert report.snapshot_count == COUNT
+
+
+def test_a_missing_blob_is_reported_and_its_mapping_kept(world: MapWorld) -> None:
+    world.content.delete(X)
+    assert kinds(world) == {"blob missing": 1}
+    report = world.snapshotter.reconcile()
+
+    assert not report.ok
+    assert report.repaired == 0
+    assert list(world.snapshotter.snapshots_of(X)) == ["00"]
+    world.content.add_blob(DATA[X])
+    assert kinds(world) == {}
+
+
+def test_a_missing_blob_whose_mapping_is_dropped_is_no_loss(world: MapWorld) -> None:
+    world.content.delete(X)
+    world.inner.remove("00")
+    report = world.snapshotter.reconcile()
+
+    assert dict(report.counts) == {"blob missing": 1, "snapshot gone": 1}
+    assert report.ok
+
+
+def test_a_blob_of_another_size_is_reported(world: MapWorld) -> None:
+    blob = world.content._blobs[X]
+    blob.info = type(blob.info)(X, 99)
+    assert kinds(world) == {"blob size": 1}
+    assert f"{len(DATA[X])} bytes were recorded, 99 are there" in str(
+        world.snapshotter.reconcile()
+    )
+    blob.info = type(blob.info)(X, len(DATA[X]))
+
+
+def test_an_image_that_lacks_a_snapshot_is_reported(world: MapWorld) -> None:
+    world.snapshotter.set_image(image_of("i", (), ("00", "01")))
+    world.snapshotter.remove("00")
+    report = world.snapshotter.reconcile()
+
+    assert dict(report.counts) == {"image broken": 1}
+    assert not report.ok
+    assert "image broken: i: it lists snapshot '00'" in str(report)
+    world.snapshotter.remove_image("i")
+    assert kinds(world) == {}
+
+
+def test_wrong_caches_are_made_anew(world: MapWorld) -> None:
+    with world.snapshotter._parts.refs.update() as txn:
+        txn.bucket("holder").clear()
+    found = world.snapshotter.reconcile(dry_run=True)
+    assert found.counts["cache wrong"] >= COUNT
+    assert world.snapshotter.reconcile().ok
+
+    assert world.snapshotter.references(Y) == COUNT - 1
+    assert kinds(world) == {}
+
+
+def test_a_failed_deletion_is_tried_again(world: MapWorld) -> None:
+    def out_of_order(moment: str, call: str, key: str) -> None:
+        if call == "delete":
+            raise Unavailable("out of order")
+
+    world.content.hook = out_of_order
+    world.snapshotter.remove("00")
+    assert kinds(world) == {"deletion open": 1}
+    assert not world.snapshotter.reconcile().ok
+    world.content.hook = in_order
+    report = world.snapshotter.reconcile()
+
+    assert report.ok
+    assert report.repaired == 1
+    assert X not in present(world)
+
+
+def test_a_deletion_that_fails_during_repair_is_a_finding_too(world: MapWorld) -> None:
+    def out_of_order(moment: str, call: str, key: str) -> None:
+        if call == "delete":
+            raise Unavailable("out of order")
+
+    world.inner.remove("00")
+    world.content.hook = out_of_order
+    report = world.snapshotter.reconcile()
+
+    assert dict(report.counts) == {"snapshot gone": 1, "deletion open": 1}
+    assert report.repaired == 1
+    assert not report.ok
+    world.content.hook = in_order
+
+
+def test_an_interrupted_removal_is_ended(world: MapWorld) -> None:
+    life = incarnation(world.inner.stat("00"))
+    world.snapshotter._parts.refs.put_intent("00", Intent(life))
+    assert kinds(world) == {"removal open": 1}
+    report = world.snapshotter.reconcile()
+
+    assert report.ok
+    assert X not in present(world)
+
+
+def test_a_removal_that_cannot_be_ended_now_stays_open(world: MapWorld) -> None:
+    life = incarnation(world.inner.stat("00"))
+    world.snapshotter._parts.refs.put_intent("00", Intent(life))
+    world.inner.hook = lambda moment, call, key: remove_fails(call)
+    report = world.snapshotter.reconcile()
+    world.inner.hook = in_order
+
+    assert report.ok
+    assert world.snapshotter.stat("00").blob is not None
+
+
+def test_many_findings_are_counted_and_the_first_are_listed() -> None:
+    world = MapWorld()
+    digest = world.content.add_blob(b"many")
+    with world.snapshotter._parts.refs.update() as txn:
+        for number in range(1500):
+            raw = b'{"digest":"%s","diff_id":null,"incarnation":"","media_type":null,"size":4}'
+            key = world.snapshotter._parts.refs.scope.key(f"{number:04}")
+            txn.bucket("edge").put(key, raw % digest.encode())
+    world.snapshotter._parts.refs.repair()
+    report = world.snapshotter.reconcile(dry_run=True)
+
+    assert report.counts["snapshot gone"] == 1500
+    assert len(report.findings) == 1000
+    assert "and 500 more" in str(report)
+    assert world.snapshotter.reconcile(force=True).ok
+    assert digests.of(b"many") not in present(world)
+
+
+def remove_fails(call: str) -> None:
+    if call == "remove":
+        raise FailedPrecondition("cannot remove: it has children")
+
+
+def in_order(moment: str, call: str, key: str) -> None:
+    pass

@@ -1,0 +1,192 @@
+"""Work in flight keeps the blobs it holds, and leaves nothing half-made behind.
+
+Method: the wrapper over in-memory fakes and a simulated disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.map_model import BLOBS, DATA, MapWorld
+
+from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unavailable
+from blobmap.work import Work
+
+X, Y, Z = BLOBS[:3]
+
+
+@pytest.fixture
+def world() -> Iterator[MapWorld]:
+    world = MapWorld()
+    yield world
+    world.check()
+    world.snapshotter.close()
+
+
+def make(world: MapWorld, name: str, digest: str | None = None, parent: str = "") -> None:
+    world.snapshotter.prepare(f"make {name}", parent)
+    world.snapshotter.commit(name, f"make {name}")
+    if digest is not None:
+        world.content.add_blob(DATA[digest])
+        world.snapshotter.set_blob(name, digest)
+
+
+def present(world: MapWorld) -> set[str]:
+    return {info.digest for info in world.content.walk()}
+
+
+def names(world: MapWorld) -> list[str]:
+    return [info.name for info in world.snapshotter.walk()]
+
+
+def crash(world: MapWorld) -> None:
+    """Open anew as after a crash: the works that were going on have no end."""
+    world.snapshotter._parts.refs.close()
+    world.snapshotter = world.open()
+
+
+def test_a_held_blob_that_nothing_maps_goes_with_the_work(world: MapWorld) -> None:
+    with world.snapshotter.work() as work:
+        work.hold(X)
+        world.content.add_blob(DATA[X])
+
+    assert present(world) == set()
+
+
+def test_a_held_blob_that_is_mapped_by_then_stays(world: MapWorld) -> None:
+    with world.snapshotter.work() as work:
+        work.hold(X)
+        make(world, "s", X)
+
+    assert present(world) == {X}
+    assert world.snapshotter.references(X) == 1
+
+
+def test_a_held_blob_outlives_its_last_snapshot(world: MapWorld) -> None:
+    make(world, "s", X)
+    with world.snapshotter.work() as work:
+        work.hold(X)
+        world.snapshotter.remove("s")
+        assert present(world) == {X}
+        make(world, "t")
+        world.snapshotter.set_blob("t", X)
+
+    assert present(world) == {X}
+
+
+def test_a_blob_that_was_there_before_is_not_the_works_to_delete(world: MapWorld) -> None:
+    world.content.add_blob(DATA[X])
+    with world.snapshotter.work() as first, world.snapshotter.work() as second:
+        first.hold(X)
+        second.hold(X)
+
+    assert present(world) == {X}
+
+
+def test_a_blob_whose_deletion_failed_is_the_maps_even_if_held_then(world: MapWorld) -> None:
+    make(world, "s", X)
+    world.content.hook = out_of_order
+    world.snapshotter.remove("s")
+    world.content.hook = in_order
+    with world.snapshotter.work() as work:
+        work.hold(X)
+        assert world.queue() == set()
+
+    assert present(world) == set()
+
+
+def test_work_that_fails_drops_its_claims_and_raises(world: MapWorld) -> None:
+    with pytest.raises(ZeroDivisionError), world.snapshotter.work() as work:
+        work.hold(X)
+        world.content.add_blob(DATA[X])
+        work.scratch("a")
+        world.snapshotter.prepare("a")
+        _ = 1 / 0
+
+    assert names(world) == []
+    assert present(world) == set()
+
+
+def test_work_that_dies_drops_its_claims_at_the_next_open(world: MapWorld) -> None:
+    work = world.snapshotter.work()
+    work.hold(X)
+    world.content.add_blob(DATA[X])
+    work.scratch("a")
+    world.snapshotter.prepare("a")
+    crash(world)
+
+    assert names(world) == []
+    assert present(world) == set()
+    assert world.snapshotter.references(X) == 0
+
+
+def test_scratch_that_was_committed_stays(world: MapWorld) -> None:
+    with world.snapshotter.work() as work:
+        work.scratch("a")
+        world.snapshotter.prepare("a")
+        world.snapshotter.commit("s", "a")
+        work.scratch("b")
+
+    assert names(world) == ["s"]
+
+
+def test_a_key_that_is_taken_cannot_be_claimed(world: MapWorld) -> None:
+    world.snapshotter.prepare("a")
+    with world.snapshotter.work() as work, pytest.raises(AlreadyExists):
+        work.scratch("a")
+
+    assert names(world) == ["a"]
+
+
+def test_scratch_that_cannot_be_removed_is_tried_again(world: MapWorld) -> None:
+    world.inner.hook = out_of_order
+    with world.snapshotter.work() as work:
+        work.scratch("a")
+        world.snapshotter.prepare("a")
+        work.hold(X)
+        world.content.add_blob(DATA[X])
+    assert names(world) == ["a"]
+    assert present(world) == set()
+    assert world.snapshotter.failure_count == 1
+    world.inner.hook = in_order
+    report = world.snapshotter.reconcile()
+
+    assert report.counts["work open"] == 1
+    assert report.ok
+    assert names(world) == []
+
+
+def test_reconcile_leaves_work_that_goes_on_alone(world: MapWorld) -> None:
+    with world.snapshotter.work() as work:
+        work.hold(X)
+        world.content.add_blob(DATA[X])
+        assert world.snapshotter.reconcile().ok
+        assert world.snapshotter.references(X) == 1
+
+
+def test_work_that_has_ended_claims_nothing(world: MapWorld) -> None:
+    with world.snapshotter.work() as work:
+        pass
+    for claim in (lambda: work.hold(X), lambda: work.scratch("a")):
+        with pytest.raises(FailedPrecondition, match="begin another"):
+            claim()
+    work.close()
+
+
+def test_what_cannot_be_recorded_cannot_be_claimed(world: MapWorld) -> None:
+    work: Work
+    with world.snapshotter.work() as work:
+        with pytest.raises(InvalidArgument):
+            work.hold("sha256:..")
+        with pytest.raises(InvalidArgument):
+            work.scratch("")
+
+
+def out_of_order(moment: str, call: str, key: str) -> None:
+    if moment == "before" and call in {"remove", "delete"}:
+        raise Unavailable("out of order")
+
+
+def in_order(moment: str, call: str, key: str) -> None:
+    pass
