@@ -227,6 +227,19 @@ def test_memory_does_not_grow_with_the_size_of_a_file(root: Path, how: str) -> N
     assert peak < 4 << 20
 
 
+def test_memory_does_not_grow_with_the_number_of_members() -> None:
+    data = tar(*[member(f"member{i}") for i in range(5000)])
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in archive.Archive(io.BytesIO(data), name="many"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert count == 5000
+    assert peak < 1 << 20
+
+
 def test_a_header_is_bounded_where_it_says_so(root: Path) -> None:
     fits = tar(member("x", pax_headers={"comment": "c" * (archive.HEADER_SIZE_MAX - 8192)}))
     over = tar(member("x", pax_headers={"comment": "c" * archive.HEADER_SIZE_MAX}))

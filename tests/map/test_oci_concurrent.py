@@ -103,11 +103,12 @@ def test_an_interrupted_ingest_is_continued(target: BlobSnapshotter, tmp_path: P
     assert digest in content(target)
 
 
+@pytest.mark.parametrize("packing", ["directory", "gzip"])
 @pytest.mark.parametrize("bad", [b"wrong bytes", b"x" * 100_000])
 def test_an_interrupted_ingest_of_wrong_bytes_is_begun_anew(
-    target: BlobSnapshotter, tmp_path: Path, bad: bytes
+    target: BlobSnapshotter, tmp_path: Path, bad: bytes, packing: str
 ) -> None:
-    path = layout(tmp_path / "layout", BASE)
+    path = layout(tmp_path / "layout", BASE, how=packing)
     digest = digest_of(images.compress(BASE, "gzip"))
     with target.content.writer(f"import-{digest}") as writer:
         writer.write(bad)

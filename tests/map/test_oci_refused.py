@@ -91,6 +91,36 @@ def test_a_damaged_layout_is_data_loss_and_leaves_nothing_behind(
     assert_empty(target)
 
 
+@pytest.mark.parametrize("packing", ["directory", "gzip"])
+def test_a_false_size_is_data_loss_even_of_a_blob_that_is_there(
+    target: BlobSnapshotter, tmp_path: Path, packing: str
+) -> None:
+    builder = LayoutBuilder()
+    entry = builder.image(BASE)
+    builder.put({**entry, "size": entry["size"] + 1})
+
+    with pytest.raises(DataLoss, match=r"where its descriptor says"):
+        import_layout(target, builder.write(tmp_path / "layout", packing))
+
+    assert_empty(target)
+
+
+@pytest.mark.parametrize("packing", ["tar", "gzip", "zstd"])
+def test_a_packed_layout_that_is_cut_is_data_loss_and_leaves_nothing_behind(
+    target: BlobSnapshotter, tmp_path: Path, packing: str
+) -> None:
+    path = layout(
+        tmp_path / "layout", (tar(member("big", os.urandom(1 << 20))), ""), how=packing
+    )
+    data = path.read_bytes()
+
+    for size in (len(data) // 2, len(data) - len(data) // 8):
+        path.write_bytes(data[:size])
+        with pytest.raises((DataLoss, InvalidArgument)):
+            import_layout(target, path)
+        assert_empty(target)
+
+
 def with_index(builder: LayoutBuilder, **changes: Any) -> None:
     builder.manifests[0] = {**builder.manifests[0], **changes}
 
