@@ -29,7 +29,10 @@ def make(*, close: bool) -> tuple[SimulatedDisk, list[buckets.Contents]]:
         with store.update() as txn:
             for i in range(3):
                 txn.put(b"table %d %d" % (table, i), b"value")
-            txn.bucket("b").clear(b"x")
+            if table == 0:
+                txn.put(b"x", b"to be cleared in the next table")
+            else:
+                assert txn.clear(b"x") == 1
             txn.delete(b"table 0 0")
         store.flush()
     states = []
@@ -71,6 +74,7 @@ def read(disk: SimulatedDisk, *, read_only: bool) -> tuple[buckets.Contents, lis
                 entries = buckets.entries_at(txn, path)
                 assert all(entries.get(key) == value for key, value in pairs.items())
             assert txn.get(b"table 0 0") is None
+            assert txn.get(b"x") is None
         return contents, [problem.path for problem in store.verify().problems]
 
 
@@ -85,6 +89,7 @@ def judge(
 
 @pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize("close", [False, True])
+@pytest.mark.usefixtures("clear_by_range")
 def test_every_byte(*, close: bool, read_only: bool) -> None:
     disk, states = make(close=close)
     points = flips(disk)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.buckets import entries_at
 from support.strategies import edge_keys
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LAYERS = st.lists(
     st.tuples(
-        st.sampled_from(["flush", "memtable"]),
+        st.sampled_from(["flush", "memtable", "clear"]),
         st.dictionaries(edge_keys(), st.none() | st.binary(max_size=2), max_size=8),
     ),
     max_size=4,
@@ -141,8 +141,13 @@ def fill(
     pairs: dict[bytes, bytes] = {}
     for how, changes in layers:
         with store.update() as txn:
-            write(entries_at(txn, path), pairs, changes)
-        if how == "flush":
+            entries = entries_at(txn, path)
+            if how == "clear":
+                entries.clear(b"a")
+                for key in [key for key in pairs if key.startswith(b"a")]:
+                    del pairs[key]
+            write(entries, pairs, changes)
+        if how != "memtable":
             store.flush()
     return pairs
 
@@ -173,6 +178,8 @@ def take(cursor: Cursor, finger: Finger, step: str, key: bytes) -> None:
     compare(cursor, finger)
 
 
+@pytest.mark.usefixtures("clear_by_range")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LAYERS, LAYERS, PATHS, BOUNDS, STEPS)
 def test_in_an_update(
     layers: list[tuple[str, dict[bytes, bytes | None]]],
@@ -204,6 +211,8 @@ def test_in_an_update(
             assert dict(entries_at(txn, path).items()) == pairs
 
 
+@pytest.mark.usefixtures("clear_by_range")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LAYERS, PATHS, BOUNDS, STEPS)
 def test_in_a_view_beside_commits(
     layers: list[tuple[str, dict[bytes, bytes | None]]],

@@ -16,11 +16,18 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from support import buckets
 from support.strategies import bucket_paths, edge_keys, values
 
 import blobkv
+from blobkv._engine import overlay
 from blobkv.testing import SimulatedDisk
 
 if TYPE_CHECKING:
@@ -75,6 +82,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.possible: list[Contents] = [{}]
         self.views: list[tuple[Transaction, Contents]] = []
         self.backups = 0
+
+    @initialize(at_most=st.sampled_from([0, 2, 64]))
+    def choose_how_to_clear(self, at_most: int) -> None:
+        """Up to so many keys are cleared one by one, more by a range tombstone."""
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(overlay, "_POINT_DELETES_MAX", at_most)
 
     def open(self) -> blobkv.Store:
         return blobkv.open("/db", fs=self.disk, memtable_size=8192)
@@ -201,7 +214,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert entries.buckets() == buckets.names_under(self.model, path)
             for key, _ in pairs:
                 assert key in entries
-            assert (prefix in entries) == (prefix in self.model.get(path, {}))
+            for key in (prefix, start, stop):
+                if key is not None:
+                    assert entries.get(key) == self.model.get(path, {}).get(key)
 
     @rule()
     def back_up(self) -> None:
@@ -242,6 +257,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.views.clear()
 
     def teardown(self) -> None:
+        self.patch.undo()
         self.close_views()
         assert self.store.verify().ok
         self.store.close()

@@ -88,11 +88,12 @@ def _mixed(txn: Transaction, i: int) -> None:
     txn.put(b"key/%d" % i, b"%d" % i * 300)
     txn.delete(b"key/%d" % (i - 2))
     txn.bucket("inner", b"\x00\xff").put(b"%d" % i, b"nested")
-    for j in range(10):
+    # So many that clearing them is one range tombstone.
+    for j in range(80):
         txn.bucket("many").put(b"k%d" % j, b"%d.%d" % (i, j))
 
 
 def _overwrite(txn: Transaction) -> None:
-    for j in range(0, 10, 2):
+    for j in range(0, 80, 2):
         txn.bucket("many").put(b"k%d" % j, b"over")
         txn.bucket("many").put(b"z%d" % j, b"over")
