@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from support.map_model import BLOBS, DATA, IMAGES, NAMES, MapWorld, image_of
 
+from blobmap import locks
 from blobmap.errors import (
     AlreadyExists,
     BlobMapError,
@@ -24,6 +25,7 @@ from blobmap.errors import (
     InvalidArgument,
     NotFound,
 )
+from blobmap.locks import Locks
 
 X, Y = BLOBS[:2]
 LIMIT_SECONDS = 60
@@ -157,6 +159,46 @@ def test_a_snapshot_that_is_being_removed_cannot_be_mapped(
     with pytest.raises(NotFound):
         mappings[0].result(LIMIT_SECONDS)
     assert world.snapshotter.references(Y) == 0
+
+
+def test_what_an_image_is_made_of_stays_until_it_is_recorded(
+    world: MapWorld, pool: ThreadPoolExecutor
+) -> None:
+    make(world, "first", X)
+    make(world, "second", Y)
+    removals: list[Future[None]] = []
+
+    def remove_it_meanwhile(moment: str, call: str, key: str) -> None:
+        # All of it was looked at by now.
+        if (moment, call, key) == ("after", "info", Y) and not removals:
+            removals.extend(
+                pool.submit(world.snapshotter.remove, name) for name in ("first", "second")
+            )
+            assert all(map(waits, removals))
+
+    world.content.hook = remove_it_meanwhile
+    world.snapshotter.set_image(image_of("i", (X, Y), ("first", "second")))
+    assert world.snapshotter.references(X) == 2
+    for removal in removals:
+        removal.result(LIMIT_SECONDS)
+
+    assert present(world, X)
+    assert present(world, Y)
+
+
+def test_locks_asked_for_in_any_order_are_had(pool: ThreadPoolExecutor) -> None:
+    table = Locks()
+    names = [locks.blob("a"), locks.image("a"), locks.snapshot("a"), locks.snapshot("b")]
+
+    def hold_all(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(200):
+            with table.hold(*rng.sample(names, 3)):
+                time.sleep(0)
+
+    for held in [pool.submit(hold_all, seed) for seed in range(8)]:
+        held.result(LIMIT_SECONDS)
+    assert table._users == {}
 
 
 def test_a_snapshotter_that_hangs_holds_up_nobody_else(

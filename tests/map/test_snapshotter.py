@@ -10,6 +10,7 @@ import inspect
 import logging
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from blobmap.errors import (
     NotFound,
     Unavailable,
 )
+from blobmap.schema import Intent, incarnation
 from blobmap.snapshotter import BlobSnapshotter
 
 X, Y, Z = BLOBS[3:]
@@ -315,6 +317,19 @@ def test_a_key_used_again_does_not_inherit_the_blob(world: MapWorld, recreate: s
     assert world.snapshotter.usage("s").size == 0
 
 
+def test_a_key_used_again_within_one_tick_of_the_clock_has_no_blob_while_active() -> None:
+    world = MapWorld(opened=False)
+    world.inner = FakeSnapshotter(clock=lambda: datetime(2000, 1, 1, tzinfo=UTC))
+    world.content.add_blob(DATA[X])
+    with world.open() as snapshotter:
+        world.snapshotter = snapshotter
+        make(world, "s", X)
+        world.inner.remove("s")
+        snapshotter.prepare("s")
+
+        assert snapshotter.get_blob("s") is None
+
+
 def test_a_key_used_again_takes_another_blob_without_a_conflict(world: MapWorld) -> None:
     make(world, "s", X)
     world.inner.remove("s")
@@ -483,6 +498,18 @@ def test_a_removal_of_unknown_outcome_is_looked_up_at_open(
     else:
         assert X not in present(world)
     assert list(world.snapshotter._parts.refs.intents()) == []
+
+
+def test_opening_does_not_remove_what_lives_under_the_key_now(world: MapWorld) -> None:
+    make(world, "s", X)
+    life = incarnation(world.inner.stat("s"))
+    world.snapshotter._parts.refs.put_intent("s", Intent(life))
+    world.inner.remove("s")
+    world.inner.prepare("s")
+    world.reopen()
+
+    assert world.snapshotter.stat("s").kind is Kind.ACTIVE
+    assert present(world) == {Y}
 
 
 def test_removing_again_after_an_unknown_outcome_succeeds(world: MapWorld) -> None:

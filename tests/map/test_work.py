@@ -131,6 +131,14 @@ def test_scratch_that_was_committed_stays(world: MapWorld) -> None:
     assert names(world) == ["s"]
 
 
+def test_a_committed_snapshot_of_the_scratch_key_stays(world: MapWorld) -> None:
+    with world.snapshotter.work() as work:
+        work.scratch("a")
+        make(world, "a")
+
+    assert names(world) == ["a"]
+
+
 def test_a_key_that_is_taken_cannot_be_claimed(world: MapWorld) -> None:
     world.snapshotter.prepare("a")
     with world.snapshotter.work() as work, pytest.raises(AlreadyExists):
