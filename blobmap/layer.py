@@ -22,17 +22,14 @@ things, umoci for giving directories their times back.
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 import stat
-import sys
-from collections import Counter
+import tarfile
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from blobmap.archive import Archive
+from blobmap.attributes import Attributes, mode_of, time_ns_of
 from blobmap.compression import EXPANSION_FREE, decompress
 from blobmap.errors import DataLoss, InvalidArgument
 from blobmap.tree import Path, Tree, parse_path, shown
@@ -47,15 +44,14 @@ _HIDDEN: Final = b".wh."
 _RESERVED: Final = b".wh..wh."
 _OPAQUE: Final = b".wh..wh..opq"
 
-_XATTR_PREFIX: Final = "SCHILY.xattr."
-_ID_MAX: Final = 2**32 - 2
 _MAJOR_MAX: Final = 2**12 - 1
 _MINOR_MAX: Final = 2**20 - 1
-_TIME_TEXT: Final = re.compile(r"-?\d{1,12}(\.\d{0,32})?")
-_NS: Final = 10**9
-
-# What "not allowed here" looks like; any other error is one.
-_NOT_ALLOWED: Final = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
+# Members that are neither opened nor linked: what they are, and what they are called.
+_NODES: Final = {
+    tarfile.CHRTYPE: (stat.S_IFCHR, "device"),
+    tarfile.BLKTYPE: (stat.S_IFBLK, "device"),
+    tarfile.FIFOTYPE: (stat.S_IFIFO, "fifo"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +140,9 @@ class _Application:
         self._tree = tree
         self._added: set[Path] = set()
         self._hole_size = 0
+        self._attributes = Attributes()
+        self.left_out = self._attributes.left_out
         self.member_count = 0
-        self.left_out: Counter[str] = Counter()
 
     def apply(self, archive: Archive, member: TarInfo) -> None:
         """Do what one member says."""
@@ -189,7 +186,7 @@ class _Application:
             self._tree.remove((*parent, hidden), keep=self._added)
 
     def _put(self, archive: Archive, member: TarInfo, path: Path) -> None:
-        self._tree.enter(path[:-1], make_ns=_time_ns(member))
+        self._tree.enter(path[:-1], make_ns=time_ns_of(member))
         if member.isdir():
             self._put_directory(member, path)
         elif member.isreg():
@@ -198,17 +195,16 @@ class _Application:
             self._put_symlink(member, path)
         elif member.islnk():
             self._put_link(member, path)
-        elif member.ischr() or member.isblk() or member.isfifo():
+        elif member.type in _NODES:
             self._put_node(member, path)
         else:
             raise InvalidArgument(f"its type {member.type!r} has no meaning in a layer")
 
     def _put_directory(self, member: TarInfo, path: Path) -> None:
         fd = self._tree.make_directory(path)
-        self._own(member, fd)
-        self._set_xattrs(member, fd)
+        self._attributes.set_on_directory(member, fd)
         # Its members come later; and it may be read-only.
-        self._tree.settle_later(path, _mode(member), _time_ns(member))
+        self._tree.settle_later(path, mode_of(member), time_ns_of(member))
 
     def _put_file(self, archive: Archive, member: TarInfo, path: Path) -> None:
         fd = self._tree.make_file(path)
@@ -219,11 +215,7 @@ class _Application:
                 stored += len(data)
             self._bound_holes(member.size - stored)
             os.ftruncate(fd, member.size)
-            # Changing the owner clears setuid bits and capabilities, so it comes first.
-            self._own(member, fd)
-            os.fchmod(fd, _mode(member))
-            self._set_xattrs(member, fd)
-            os.utime(fd, ns=(_time_ns(member), _time_ns(member)))
+            self._attributes.set_on_file(member, fd)
         finally:
             os.close(fd)
 
@@ -232,7 +224,7 @@ class _Application:
         if not target or b"\0" in target:
             raise InvalidArgument("a symlink's target is not empty and holds no NUL")
         self._tree.make_symlink(path, target)
-        self._finish_by_name(member, path)
+        self._attributes.set_by_name(member, self._tree.enter(path[:-1]), path[-1])
 
     def _put_link(self, member: TarInfo, path: Path) -> None:
         target = parse_path(member.linkname)
@@ -251,8 +243,7 @@ class _Application:
         # Mode, owner, and times are the file's, given where the file itself was put.
 
     def _put_node(self, member: TarInfo, path: Path) -> None:
-        kind = stat.S_IFIFO if member.isfifo() else stat.S_IFCHR
-        kind = stat.S_IFBLK if member.isblk() else kind
+        kind, name = _NODES[member.type]
         device = 0
         if not member.isfifo():
             if not (0 <= member.devmajor <= _MAJOR_MAX and 0 <= member.devminor <= _MINOR_MAX):
@@ -260,67 +251,15 @@ class _Application:
                     f"no device is numbered {member.devmajor}:{member.devminor}"
                 )
             device = os.makedev(member.devmajor, member.devminor)
-        name = "fifo" if member.isfifo() else "device"
         try:
             self._tree.make_node(path, kind | 0o600, device)
         except OSError as error:
-            self._leave_out(name, error)
-            return
+            self._attributes.leave_out(name, error)
         except NotImplementedError:
             # macOS makes no node in an open directory.
             self.left_out[name] += 1
-            return
-        self._finish_by_name(member, path)
-
-    def _finish_by_name(self, member: TarInfo, path: Path) -> None:
-        """Set owner, mode, attributes, and time of what cannot be opened to set them."""
-        fd, name = self._tree.enter(path[:-1]), path[-1]
-        if self._may_own(member):
-            try:
-                os.chown(name, member.uid, member.gid, dir_fd=fd, follow_symlinks=False)
-            except OSError as error:
-                self._leave_out("owner", error)
-        if not member.issym():
-            os.chmod(name, _mode(member), dir_fd=fd)
-        # Attributes are set by path alone; this path starts at the open directory.
-        self._set_xattrs(member, os.fsencode(f"/proc/self/fd/{fd}/") + name)
-        time_ns = _time_ns(member)
-        os.utime(name, ns=(time_ns, time_ns), dir_fd=fd, follow_symlinks=False)
-
-    def _own(self, member: TarInfo, fd: int) -> None:
-        if self._may_own(member):
-            try:
-                os.fchown(fd, member.uid, member.gid)
-            except OSError as error:
-                self._leave_out("owner", error)
-
-    def _may_own(self, member: TarInfo) -> bool:
-        """Tell whether to set the owner; count it as left out where only root could."""
-        if not (0 <= member.uid <= _ID_MAX and 0 <= member.gid <= _ID_MAX):
-            raise InvalidArgument(f"no owner is numbered {member.uid}:{member.gid}")
-        if os.geteuid() == 0:
-            return True
-        if (member.uid, member.gid) != (os.geteuid(), os.getegid()):
-            self.left_out["owner"] += 1
-        return False
-
-    def _set_xattrs(self, member: TarInfo, file: int | bytes) -> None:
-        for key, value in member.pax_headers.items():
-            if not key.startswith(_XATTR_PREFIX):
-                continue
-            attribute = key.removeprefix(_XATTR_PREFIX)
-            if "\0" in attribute:
-                raise InvalidArgument("an extended attribute's name holds a NUL")
-            if sys.platform != "linux":
-                self.left_out["extended attribute"] += 1
-                continue
-            data = value.encode("utf-8", "surrogateescape")
-            # A descriptor names the file itself: there is nothing to follow.
-            follow = isinstance(file, int)
-            try:
-                os.setxattr(file, attribute, data, follow_symlinks=follow)
-            except OSError as error:
-                self._leave_out("extended attribute", error)
+        else:
+            self._attributes.set_by_name(member, self._tree.enter(path[:-1]), path[-1])
 
     def _bound_holes(self, size: int) -> None:
         """Refuse files made large by holes alone: a copy of the tree would fill the disk."""
@@ -330,23 +269,6 @@ class _Application:
                 f"sparse files with {self._hole_size} bytes of holes; at most "
                 f"{EXPANSION_FREE} in a layer"
             )
-
-    def _leave_out(self, kind: str, error: OSError) -> None:
-        if error.errno not in _NOT_ALLOWED:
-            raise error
-        self.left_out[kind] += 1
-
-
-def _mode(member: TarInfo) -> int:
-    return stat.S_IMODE(member.mode)
-
-
-def _time_ns(member: TarInfo) -> int:
-    """Return the member's modification time; 1970 where it gives none that makes sense."""
-    text = member.pax_headers.get("mtime", "")
-    if _TIME_TEXT.fullmatch(text):
-        return int(Decimal(text) * _NS)
-    return int(member.mtime) * _NS if 0 <= member.mtime < 10**12 else 0
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:
