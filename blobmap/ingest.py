@@ -2,13 +2,16 @@
 
 An ingest's ref is made of the digest, so attempts at the same blob meet: a later one goes on
 from what a crash left, and one at the same time waits for the other for as long as that one
-gets on.
+gets on. What nobody went on with for a day is dropped.
+
+Source: containerd, for the day (its ingests expire after one).
 """
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from blobmap.errors import (
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from blobmap.contracts import ContentReader, ContentStore, ContentWriter
 
 CHUNK_SIZE: Final = 1 << 20
+
+_REF: Final = "import-"
+_STALE: Final = timedelta(days=1)
 
 # How long to wait for another writer that makes no progress.
 _PATIENCE_SECONDS: Final = 10.0
@@ -58,7 +64,7 @@ def ingest(
 
     Cost: one pass over what is missing, one sync.
     """
-    ref = f"import-{digest}"
+    ref = f"{_REF}{digest}"
     while (writer := _open(content, ref, digest, size)) is not None:
         with writer:
             start = writer.status().offset
@@ -84,6 +90,14 @@ def ingest(
             else:
                 return
     _check_size(content, digest, size)
+
+
+def drop_stale(content: ContentStore) -> None:
+    """Drop what imports that died left half-way, and none went on with for a day."""
+    stale = datetime.now(UTC) - _STALE
+    for status in content.list_statuses(f"ref~=^{_REF}"):
+        if status.updated < stale:
+            _abort(content, status.ref)
 
 
 def chunks_of(reader: ContentReader) -> Callable[[int], Iterator[bytes]]:

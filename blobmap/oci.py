@@ -37,7 +37,7 @@ from blobmap.errors import (
     NotFound,
     NotImplementedHere,
 )
-from blobmap.ingest import chunks_of, ingest
+from blobmap.ingest import chunks_of, drop_stale, ingest
 from blobmap.layer import apply_layer, check_layer
 from blobmap.layout import Layout
 from blobmap.manifest import chain_ids, parse_diff_ids, parse_manifest
@@ -119,6 +119,7 @@ def import_layout(
     Cost: one pass to ingest and one to apply each layer that is not there yet.
     """
     report = progress if progress is not None else _ignore
+    drop_stale(target.content)
     with target.work() as work:
         blobs = _Blobs(target, work, report)
         with Layout(path, blobs) as layout:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,23 @@ def test_an_interrupted_ingest_of_wrong_bytes_is_begun_anew(
 
     assert digest in content(target)
     assert target.content.list_statuses() == []
+
+
+def test_what_an_import_left_half_way_is_dropped_after_a_day(
+    target: BlobSnapshotter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layout(tmp_path / "layout", BASE)
+    for ref in (f"import-{digest_of(b'never again')}", "another's"):
+        with target.content.writer(ref) as writer:
+            writer.write(b"some bytes")
+
+    import_layout(target, path)
+    kept = len(target.content.list_statuses())
+    monkeypatch.setattr(ingest_module, "_STALE", timedelta(0))
+    import_layout(target, path)
+
+    assert kept == 2
+    assert [status.ref for status in target.content.list_statuses()] == ["another's"]
 
 
 def test_a_stuck_writer_of_the_same_blob_is_not_waited_for_forever(
