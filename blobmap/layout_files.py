@@ -258,9 +258,10 @@ def _check_size(size: int, name: str) -> None:
 
 
 def _refuse_docker(names: Iterable[str], path: Path) -> None:
-    """Refuse what `docker save` wrote before it wrote layouts."""
+    """Refuse what is an image, but in another form: say how to convert it."""
     if LAYOUT not in names and not _DOCKER.isdisjoint(names):
+        form = "dir" if path.is_dir() else "docker-archive"
         raise InvalidArgument(
-            f"{path}: it is a docker archive, not an OCI image layout; convert it: "
-            f"skopeo copy docker-archive:{path} oci:DIRECTORY"
+            f"{path}: it holds an image in another form than an OCI image layout; convert it: "
+            f"skopeo copy {form}:{path} oci:DIRECTORY"
         )

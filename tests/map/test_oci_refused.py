@@ -199,8 +199,8 @@ def test_what_is_no_layout_is_refused_with_what_to_do(
     expected = {
         "empty": "it has no oci-layout; make one with",
         "text": "neither a directory nor a tar; make one with",
-        "docker": "docker archive.*convert it: skopeo copy",
-        "docker.tar": "docker archive.*convert it: skopeo copy",
+        "docker": "another form.*convert it: skopeo copy dir:",
+        "docker.tar": "another form.*convert it: skopeo copy docker-archive:",
         "other.tar": "it has no oci-layout",
         "future": "'2.0.0' is not known",
     }
