@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.map_model import BLOBS, DATA, MapWorld, image_of
+from support.map_model import BLOBS, DATA, MapWorld, image_of, map_world
 
 from blobmap.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
@@ -17,33 +17,15 @@ X, Y, Z, MANIFEST, OTHER = BLOBS[:5]
 
 @pytest.fixture
 def world() -> Iterator[MapWorld]:
-    world = MapWorld()
-    yield world
-    world.check()
-    world.snapshotter.close()
-
-
-def make(world: MapWorld, name: str, digest: str | None = None, parent: str = "") -> None:
-    world.snapshotter.prepare(f"make {name}", parent)
-    world.snapshotter.commit(name, f"make {name}")
-    if digest is not None:
-        world.content.add_blob(DATA[digest])
-        world.snapshotter.set_blob(name, digest)
-
-
-def present(world: MapWorld) -> set[str]:
-    return {info.digest for info in world.content.walk()}
-
-
-def names(world: MapWorld) -> list[str]:
-    return [info.name for info in world.snapshotter.walk()]
+    with map_world() as world:
+        yield world
 
 
 @pytest.fixture
 def image(world: MapWorld) -> MapWorld:
     """One image "i" of two layers, the base "s" and "t" on it."""
-    make(world, "s", X)
-    make(world, "t", Y, parent="s")
+    world.make("s", X)
+    world.make("t", Y, parent="s")
     world.content.add_blob(DATA[MANIFEST])
     world.snapshotter.set_image(image_of("i", (MANIFEST,), ("s", "t")))
     return world
@@ -64,63 +46,63 @@ def test_an_image_reads_back_as_it_was_set(image: MapWorld) -> None:
 def test_removing_an_image_leaves_nothing_of_it(image: MapWorld) -> None:
     image.snapshotter.remove_image("i")
 
-    assert names(image) == []
-    assert present(image) == set()
+    assert image.names() == []
+    assert image.present() == set()
     with pytest.raises(NotFound):
         image.snapshotter.remove_image("i")
 
 
 def test_a_snapshot_that_another_image_lists_stays(image: MapWorld) -> None:
-    make(image, "u", Z, parent="s")
+    image.make("u", Z, parent="s")
     image.snapshotter.set_image(image_of("j", (), ("s", "u")))
     image.snapshotter.remove_image("i")
 
-    assert names(image) == ["s", "u"]
-    assert present(image) == {X, Z}
+    assert image.names() == ["s", "u"]
+    assert image.present() == {X, Z}
     image.snapshotter.remove_image("j")
-    assert names(image) == []
+    assert image.names() == []
 
 
 def test_a_snapshot_with_other_children_stays_and_so_do_those_below(image: MapWorld) -> None:
     image.snapshotter.prepare("container", "t")
     image.snapshotter.remove_image("i")
 
-    assert names(image) == ["container", "s", "t"]
-    assert present(image) == {X, Y}
+    assert image.names() == ["container", "s", "t"]
+    assert image.present() == {X, Y}
     image.snapshotter.remove("container")
     image.snapshotter.remove("t")
     image.snapshotter.remove("s")
-    assert present(image) == set()
+    assert image.present() == set()
 
 
 def test_a_snapshot_that_is_gone_already_is_no_obstacle(image: MapWorld) -> None:
     image.snapshotter.remove("t")
     image.snapshotter.remove_image("i")
 
-    assert names(image) == []
+    assert image.names() == []
 
 
 def test_replacing_an_image_removes_what_only_the_old_one_had(image: MapWorld) -> None:
-    make(image, "u", Z, parent="s")
+    image.make("u", Z, parent="s")
     image.content.add_blob(DATA[OTHER])
     image.snapshotter.set_image(image_of("i", (OTHER,), ("s", "u")))
 
-    assert names(image) == ["s", "u"]
-    assert present(image) == {X, Z, OTHER}
+    assert image.names() == ["s", "u"]
+    assert image.present() == {X, Z, OTHER}
 
 
 def test_setting_the_same_image_again_changes_nothing(image: MapWorld) -> None:
     image.snapshotter.set_image(image_of("i", (MANIFEST,), ("s", "t")))
 
-    assert names(image) == ["s", "t"]
-    assert present(image) == {X, Y, MANIFEST}
+    assert image.names() == ["s", "t"]
+    assert image.present() == {X, Y, MANIFEST}
 
 
 def test_a_manifest_that_two_names_hold_stays_for_the_other(image: MapWorld) -> None:
     image.snapshotter.set_image(image_of("i:latest", (MANIFEST,), ("s", "t")))
     image.snapshotter.remove_image("i")
 
-    assert present(image) == {X, Y, MANIFEST}
+    assert image.present() == {X, Y, MANIFEST}
     assert image.snapshotter.references(MANIFEST) == 1
 
 
@@ -148,8 +130,8 @@ def test_a_removal_that_failed_is_finished_by_calling_it_again(image: MapWorld) 
     image.inner.hook = in_order
     image.snapshotter.remove_image("i")
 
-    assert names(image) == []
-    assert present(image) == set()
+    assert image.names() == []
+    assert image.present() == set()
     with pytest.raises(NotFound):
         image.snapshotter.remove_image("i")
 
@@ -161,8 +143,8 @@ def test_a_removal_that_failed_is_finished_by_opening(image: MapWorld) -> None:
     image.inner.hook = in_order
     image.reopen()
 
-    assert names(image) == []
-    assert present(image) == set()
+    assert image.names() == []
+    assert image.present() == set()
 
 
 def test_a_leftover_that_a_new_image_lists_is_kept(image: MapWorld) -> None:
@@ -173,8 +155,8 @@ def test_a_leftover_that_a_new_image_lists_is_kept(image: MapWorld) -> None:
     image.snapshotter.set_image(image_of("j", (), ("s", "t")))
     image.reopen()
 
-    assert names(image) == ["s", "t"]
-    assert present(image) == {X, Y}
+    assert image.names() == ["s", "t"]
+    assert image.present() == {X, Y}
 
 
 def test_setting_an_image_does_not_fail_for_what_the_old_one_left(image: MapWorld) -> None:
@@ -184,7 +166,7 @@ def test_setting_an_image_does_not_fail_for_what_the_old_one_left(image: MapWorl
     image.inner.hook = in_order
     image.snapshotter.set_image(image_of("i", (MANIFEST,), ("s",)))
 
-    assert names(image) == ["s"]
+    assert image.names() == ["s"]
 
 
 def out_of_order(moment: str, call: str, key: str) -> None:

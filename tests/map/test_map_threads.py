@@ -47,18 +47,6 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def make(world: MapWorld, name: str, digest: str | None = None) -> None:
-    world.snapshotter.prepare(f"make {name}")
-    world.snapshotter.commit(name, f"make {name}")
-    if digest is not None:
-        world.content.add_blob(DATA[digest])
-        world.snapshotter.set_blob(name, digest)
-
-
-def present(world: MapWorld, digest: str) -> bool:
-    return digest in {info.digest for info in world.content.walk()}
-
-
 def waits(call: Future[None]) -> bool:
     """Whether the call still waits for a lock after everything else had time to happen."""
     time.sleep(0.02)
@@ -68,8 +56,8 @@ def waits(call: Future[None]) -> bool:
 def test_a_blob_that_was_seen_is_not_deleted_before_it_is_mapped(
     world: MapWorld, pool: ThreadPoolExecutor
 ) -> None:
-    make(world, "first", X)
-    make(world, "second")
+    world.make("first", X)
+    world.make("second")
     removed = threading.Event()
     removals: list[Future[None]] = []
 
@@ -83,15 +71,15 @@ def test_a_blob_that_was_seen_is_not_deleted_before_it_is_mapped(
     world.snapshotter.set_blob("second", X)
     removals[0].result(LIMIT_SECONDS)
 
-    assert present(world, X)
+    assert X in world.present()
     assert list(world.snapshotter.snapshots_of(X)) == ["second"]
 
 
 def test_a_blob_that_is_being_deleted_cannot_be_mapped(
     world: MapWorld, pool: ThreadPoolExecutor
 ) -> None:
-    make(world, "first", X)
-    make(world, "second")
+    world.make("first", X)
+    world.make("second")
     mappings: list[Future[None]] = []
 
     def map_second_meanwhile() -> None:
@@ -109,8 +97,8 @@ def test_a_blob_that_is_being_deleted_cannot_be_mapped(
 def test_two_removals_at_once_delete_the_blob_they_share(
     world: MapWorld, pool: ThreadPoolExecutor
 ) -> None:
-    make(world, "first", X)
-    make(world, "second", X)
+    world.make("first", X)
+    world.make("second", X)
     both = threading.Barrier(2)
     world.inner.hook = on("after", "remove", lambda: both.wait(LIMIT_SECONDS))
 
@@ -118,13 +106,13 @@ def test_two_removals_at_once_delete_the_blob_they_share(
     for removal in removals:
         removal.result(LIMIT_SECONDS)
 
-    assert not present(world, X)
+    assert X not in world.present()
 
 
 def test_of_two_removals_of_one_snapshot_one_finds_nothing(
     world: MapWorld, pool: ThreadPoolExecutor
 ) -> None:
-    make(world, "first", X)
+    world.make("first", X)
     others: list[Future[None]] = []
 
     def remove_it_too() -> None:
@@ -142,7 +130,7 @@ def test_of_two_removals_of_one_snapshot_one_finds_nothing(
 def test_a_snapshot_that_is_being_removed_cannot_be_mapped(
     world: MapWorld, pool: ThreadPoolExecutor
 ) -> None:
-    make(world, "first", X)
+    world.make("first", X)
     world.content.add_blob(DATA[Y])
     mappings: list[Future[None]] = []
 
@@ -164,8 +152,8 @@ def test_a_snapshot_that_is_being_removed_cannot_be_mapped(
 def test_what_an_image_is_made_of_stays_until_it_is_recorded(
     world: MapWorld, pool: ThreadPoolExecutor
 ) -> None:
-    make(world, "first", X)
-    make(world, "second", Y)
+    world.make("first", X)
+    world.make("second", Y)
     removals: list[Future[None]] = []
 
     def remove_it_meanwhile(moment: str, call: str, key: str) -> None:
@@ -182,8 +170,8 @@ def test_what_an_image_is_made_of_stays_until_it_is_recorded(
     for removal in removals:
         removal.result(LIMIT_SECONDS)
 
-    assert present(world, X)
-    assert present(world, Y)
+    assert X in world.present()
+    assert Y in world.present()
 
 
 def test_locks_asked_for_in_any_order_are_had(pool: ThreadPoolExecutor) -> None:
@@ -204,8 +192,8 @@ def test_locks_asked_for_in_any_order_are_had(pool: ThreadPoolExecutor) -> None:
 def test_a_snapshotter_that_hangs_holds_up_nobody_else(
     world: MapWorld, pool: ThreadPoolExecutor
 ) -> None:
-    make(world, "hangs", X)
-    make(world, "works")
+    world.make("hangs", X)
+    world.make("works")
     goes_on = threading.Event()
     hangs = threading.Event()
 
@@ -223,7 +211,7 @@ def test_a_snapshotter_that_hangs_holds_up_nobody_else(
     goes_on.set()
     removal.result(LIMIT_SECONDS)
 
-    assert present(world, X)
+    assert X in world.present()
 
 
 def on(moment: str, call: str, act: Callable[[], object]) -> Callable[[str, str, str], None]:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from support.map_model import BLOBS, DATA, MapWorld, image_of
+from support.map_model import BLOBS, DATA, MapWorld, image_of, map_world
 
 from blobmap import digest as digests
 from blobmap.contracts import Info
@@ -24,23 +24,10 @@ COUNT = 20
 @pytest.fixture
 def world() -> Iterator[MapWorld]:
     """Twenty mapped snapshots, "00" to "19"; all but the first stand for one blob, Y."""
-    world = MapWorld()
-    for number in range(COUNT):
-        make(world, f"{number:02}", Y if number else X)
-    yield world
-    world.check()
-    world.snapshotter.close()
-
-
-def make(world: MapWorld, name: str, digest: str) -> None:
-    world.content.add_blob(DATA[digest])
-    world.snapshotter.prepare("make")
-    world.snapshotter.commit(name, "make")
-    world.snapshotter.set_blob(name, digest)
-
-
-def present(world: MapWorld) -> set[str]:
-    return {info.digest for info in world.content.walk()}
+    with map_world() as world:
+        for number in range(COUNT):
+            world.make(f"{number:02}", Y if number else X)
+        yield world
 
 
 def kinds(world: MapWorld) -> dict[str, int]:
@@ -63,7 +50,7 @@ def test_a_sound_map_has_no_findings(world: MapWorld) -> None:
     assert (report.edge_count, report.snapshot_count) == (COUNT, COUNT + 1)
     assert (report.blob_count, report.content_count, report.unowned_count) == (2, 3, 1)
     assert str(report).endswith("all is well")
-    assert Z in present(world)
+    assert Z in world.present()
 
 
 def test_a_mapping_of_a_snapshot_that_is_gone_is_dropped(world: MapWorld) -> None:
@@ -74,7 +61,7 @@ def test_a_mapping_of_a_snapshot_that_is_gone_is_dropped(world: MapWorld) -> Non
     assert report.ok
     assert report.repaired == 1
     assert "snapshot gone: 00" in str(report)
-    assert X not in present(world)
+    assert X not in world.present()
     assert kinds(world) == {}
 
 
@@ -85,7 +72,7 @@ def test_a_mapping_of_an_earlier_life_is_dropped(world: MapWorld) -> None:
     report = world.snapshotter.reconcile()
 
     assert report.ok
-    assert X not in present(world)
+    assert X not in world.present()
     assert world.snapshotter.stat("00").blob is None
 
 
@@ -101,7 +88,7 @@ def test_more_than_a_tenth_is_not_dropped_unless_forced(world: MapWorld) -> None
 
     assert report.repaired == 3
     assert report.ok
-    assert X not in present(world)
+    assert X not in world.present()
 
 
 def test_a_tenth_is_dropped(world: MapWorld) -> None:
@@ -116,11 +103,11 @@ def test_nothing_is_dropped_for_an_empty_snapshotter(world: MapWorld) -> None:
         world.inner.remove(f"{number:02}")
     with pytest.raises(FailedPrecondition, match="looks empty"):
         world.snapshotter.reconcile()
-    assert present(world) == {X, Y}
+    assert world.present() == {X, Y}
     assert world.snapshotter.reconcile(dry_run=True).counts["snapshot gone"] == COUNT
 
     assert world.snapshotter.reconcile(force=True).ok
-    assert present(world) == set()
+    assert world.present() == set()
 
 
 def test_only_not_found_is_evidence(world: MapWorld) -> None:
@@ -232,7 +219,7 @@ def test_a_failed_deletion_is_tried_again(world: MapWorld) -> None:
 
     assert report.ok
     assert report.repaired == 1
-    assert X not in present(world)
+    assert X not in world.present()
 
 
 def test_a_deletion_that_fails_during_repair_is_a_finding_too(world: MapWorld) -> None:
@@ -257,7 +244,7 @@ def test_an_interrupted_removal_is_ended(world: MapWorld) -> None:
     report = world.snapshotter.reconcile()
 
     assert report.ok
-    assert X not in present(world)
+    assert X not in world.present()
 
 
 def test_a_removal_that_cannot_be_ended_now_stays_open(world: MapWorld) -> None:
@@ -286,7 +273,7 @@ def test_many_findings_are_counted_and_the_first_are_listed() -> None:
     assert len(report.findings) == 1000
     assert "and 500 more" in str(report)
     assert world.snapshotter.reconcile(force=True).ok
-    assert digests.of(b"many") not in present(world)
+    assert digests.of(b"many") not in world.present()
 
 
 def remove_fails(call: str) -> None:

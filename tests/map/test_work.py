@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.map_model import BLOBS, DATA, MapWorld
+from support.map_model import BLOBS, DATA, MapWorld, map_world
 
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unavailable
 from blobmap.work import Work
@@ -18,26 +18,8 @@ X, Y, Z = BLOBS[:3]
 
 @pytest.fixture
 def world() -> Iterator[MapWorld]:
-    world = MapWorld()
-    yield world
-    world.check()
-    world.snapshotter.close()
-
-
-def make(world: MapWorld, name: str, digest: str | None = None, parent: str = "") -> None:
-    world.snapshotter.prepare(f"make {name}", parent)
-    world.snapshotter.commit(name, f"make {name}")
-    if digest is not None:
-        world.content.add_blob(DATA[digest])
-        world.snapshotter.set_blob(name, digest)
-
-
-def present(world: MapWorld) -> set[str]:
-    return {info.digest for info in world.content.walk()}
-
-
-def names(world: MapWorld) -> list[str]:
-    return [info.name for info in world.snapshotter.walk()]
+    with map_world() as world:
+        yield world
 
 
 def crash(world: MapWorld) -> None:
@@ -51,28 +33,28 @@ def test_a_held_blob_that_nothing_maps_goes_with_the_work(world: MapWorld) -> No
         work.hold(X)
         world.content.add_blob(DATA[X])
 
-    assert present(world) == set()
+    assert world.present() == set()
 
 
 def test_a_held_blob_that_is_mapped_by_then_stays(world: MapWorld) -> None:
     with world.snapshotter.work() as work:
         work.hold(X)
-        make(world, "s", X)
+        world.make("s", X)
 
-    assert present(world) == {X}
+    assert world.present() == {X}
     assert world.snapshotter.references(X) == 1
 
 
 def test_a_held_blob_outlives_its_last_snapshot(world: MapWorld) -> None:
-    make(world, "s", X)
+    world.make("s", X)
     with world.snapshotter.work() as work:
         work.hold(X)
         world.snapshotter.remove("s")
-        assert present(world) == {X}
-        make(world, "t")
+        assert world.present() == {X}
+        world.make("t")
         world.snapshotter.set_blob("t", X)
 
-    assert present(world) == {X}
+    assert world.present() == {X}
 
 
 def test_a_blob_that_was_there_before_is_not_the_works_to_delete(world: MapWorld) -> None:
@@ -81,11 +63,11 @@ def test_a_blob_that_was_there_before_is_not_the_works_to_delete(world: MapWorld
         first.hold(X)
         second.hold(X)
 
-    assert present(world) == {X}
+    assert world.present() == {X}
 
 
 def test_a_blob_whose_deletion_failed_is_the_maps_even_if_held_then(world: MapWorld) -> None:
-    make(world, "s", X)
+    world.make("s", X)
     world.content.hook = out_of_order
     world.snapshotter.remove("s")
     world.content.hook = in_order
@@ -93,7 +75,7 @@ def test_a_blob_whose_deletion_failed_is_the_maps_even_if_held_then(world: MapWo
         work.hold(X)
         assert world.queue() == set()
 
-    assert present(world) == set()
+    assert world.present() == set()
 
 
 def test_work_that_fails_drops_its_claims_and_raises(world: MapWorld) -> None:
@@ -104,8 +86,8 @@ def test_work_that_fails_drops_its_claims_and_raises(world: MapWorld) -> None:
         world.snapshotter.prepare("a")
         _ = 1 / 0
 
-    assert names(world) == []
-    assert present(world) == set()
+    assert world.names() == []
+    assert world.present() == set()
 
 
 def test_work_that_dies_drops_its_claims_at_the_next_open(world: MapWorld) -> None:
@@ -116,8 +98,8 @@ def test_work_that_dies_drops_its_claims_at_the_next_open(world: MapWorld) -> No
     world.snapshotter.prepare("a")
     crash(world)
 
-    assert names(world) == []
-    assert present(world) == set()
+    assert world.names() == []
+    assert world.present() == set()
     assert world.snapshotter.references(X) == 0
 
 
@@ -128,15 +110,15 @@ def test_scratch_that_was_committed_stays(world: MapWorld) -> None:
         world.snapshotter.commit("s", "a")
         work.scratch("b")
 
-    assert names(world) == ["s"]
+    assert world.names() == ["s"]
 
 
 def test_a_committed_snapshot_of_the_scratch_key_stays(world: MapWorld) -> None:
     with world.snapshotter.work() as work:
         work.scratch("a")
-        make(world, "a")
+        world.make("a")
 
-    assert names(world) == ["a"]
+    assert world.names() == ["a"]
 
 
 def test_a_key_that_is_taken_cannot_be_claimed(world: MapWorld) -> None:
@@ -144,7 +126,7 @@ def test_a_key_that_is_taken_cannot_be_claimed(world: MapWorld) -> None:
     with world.snapshotter.work() as work, pytest.raises(AlreadyExists):
         work.scratch("a")
 
-    assert names(world) == ["a"]
+    assert world.names() == ["a"]
 
 
 def test_scratch_that_cannot_be_removed_is_tried_again(world: MapWorld) -> None:
@@ -154,15 +136,15 @@ def test_scratch_that_cannot_be_removed_is_tried_again(world: MapWorld) -> None:
         world.snapshotter.prepare("a")
         work.hold(X)
         world.content.add_blob(DATA[X])
-    assert names(world) == ["a"]
-    assert present(world) == set()
+    assert world.names() == ["a"]
+    assert world.present() == set()
     assert world.snapshotter.failure_count == 1
     world.inner.hook = in_order
     report = world.snapshotter.reconcile()
 
     assert report.counts["work open"] == 1
     assert report.ok
-    assert names(world) == []
+    assert world.names() == []
 
 
 def test_reconcile_leaves_work_that_goes_on_alone(world: MapWorld) -> None:

@@ -8,11 +8,12 @@ outlive it, and `compare` holds the two against each other.
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from support.fakes import FakeContentStore, FakeSnapshotter
+from support.fakes import FakeContentStore, FakeSnapshotter, Hook
 
 from blobkv.testing import SimulatedDisk
 from blobmap import digest as digests
@@ -275,7 +276,24 @@ class MapWorld:
         self.snapshotter.close()
         self.snapshotter = self.open()
 
+    def make(self, name: str, digest: str | None = None, parent: str = "") -> None:
+        """Make a committed snapshot, and let it stand for the blob if one is named."""
+        self.snapshotter.prepare(f"make {name}", parent)
+        self.snapshotter.commit(name, f"make {name}")
+        if digest is not None:
+            self.content.add_blob(DATA[digest])
+            self.snapshotter.set_blob(name, digest)
+
+    def present(self) -> set[str]:
+        """The blobs in the content store."""
+        return {info.digest for info in self.content.walk()}
+
+    def names(self) -> list[str]:
+        """The snapshots."""
+        return [info.name for info in self.inner.walk()]
+
     def queue(self) -> set[str]:
+        """The blobs that are queued for deletion."""
         return set(self.snapshotter._parts.refs.queue())
 
     def check(self) -> None:
@@ -283,7 +301,7 @@ class MapWorld:
         snapshotter = self.snapshotter
         refs = snapshotter._parts.refs
         refs.check()
-        present = {info.digest for info in self.content.walk()}
+        present = self.present()
         for digest in BLOBS:
             for key in snapshotter.snapshots_of(digest):
                 edge = refs.edge(key)
@@ -353,3 +371,26 @@ def both(*calls: object) -> Iterator[BaseException | None]:
             yield error
         else:
             yield None
+
+
+@contextmanager
+def map_world(*blobs: str) -> Iterator[MapWorld]:
+    """A world whose content store has the blobs; it is checked when the test is done."""
+    world = MapWorld()
+    for digest in blobs:
+        world.content.add_blob(DATA[digest])
+    yield world
+    world.check()
+    world.snapshotter.close()
+
+
+def fail(error: type[Exception], *calls: str, moment: str = "before", times: int = 99) -> Hook:
+    """A hook that makes some calls fail, a number of times; with no calls, none."""
+    left = [times]
+
+    def hook(at: str, call: str, key: str) -> None:
+        if at == moment and call in calls and left[0]:
+            left[0] -= 1
+            raise error(f"{call} is out of order")
+
+    return hook
