@@ -253,12 +253,13 @@ class _Importer:
 
     def _have(self, layer: _Layer) -> None:
         """Have the layer's snapshot, standing for the layer's blob or one as good."""
-        applied = False
+        checked = False
         try:
             info = self._target.stat(layer.snapshot)
         except NotFound:
             self._blobs.ingest(self._layout, layer.blob)
-            applied = self._apply(layer)
+            self._apply(layer)
+            checked = True
             info = self._target.stat(layer.snapshot)
         if info.kind is not Kind.COMMITTED or info.parent != layer.parent:
             raise FailedPrecondition(
@@ -266,7 +267,7 @@ class _Importer:
                 f"on {info.parent!r}, not committed on {layer.parent!r}; remove it"
             )
         if info.blob is None or not self._blobs.has(info.blob.digest):
-            self._map(layer, info.blob, checked=applied)
+            self._map(layer, info.blob, checked=checked)
 
     def _map(self, layer: _Layer, lost: Blob | None, *, checked: bool) -> None:
         self._blobs.ingest(self._layout, layer.blob)
@@ -286,8 +287,8 @@ class _Importer:
             # Another import mapped it meanwhile; that one checked its blob's diff ID, too.
             _log.debug("snapshot %s was mapped meanwhile", layer.snapshot)
 
-    def _apply(self, layer: _Layer) -> bool:
-        """Make the layer's snapshot; tell whether it is this import's and not another's."""
+    def _apply(self, layer: _Layer) -> None:
+        """Make the layer's snapshot, if no other import is first; check the diff ID."""
         key = f"extract-{secrets.token_hex(8)} {layer.snapshot}"
         self._work.scratch(key)
         root = _directory(self._target.prepare(key, layer.parent))
@@ -301,8 +302,6 @@ class _Importer:
             self._target.commit(layer.snapshot, key)
         except AlreadyExists:
             self._target.remove(key)
-            return False
-        return True
 
     def _record(self, image: Image) -> Image:
         """Record the image, unless just this is recorded already."""
