@@ -77,7 +77,7 @@ class Catalog:
                 edges.retain(txn, holder, digest, size=sizes[digest])
             released = self._drop(txn, image.name, kept=image)
             row = self._refs.scope.key(image.name)
-            txn.bucket(schema.IMAGE).put(row, schema.encode_image(image))
+            txn.bucket(schema.IMAGE).put(row, schema.encode_image(image, sizes))
             for snapshot in image.snapshots:
                 row = self._refs.scope.key(snapshot, image.name)
                 txn.bucket(schema.LISTING).put(row, b"")

@@ -17,7 +17,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from blobmap.contracts import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One place where a cache disagrees with the truth.
+
+    Attributes:
+        subject: The digest or the snapshot it is about.
+        detail: What is wrong about it.
+        releases: Whether mending it takes a holder away, and so may delete the blob.
+    """
+
+    subject: str
+    detail: str
+    releases: bool = False
 
 
 def retain(
@@ -119,7 +134,7 @@ def holder_of(key: bytes) -> tuple[str, Holder]:
     return digest, Holder(kind, Scope(namespace, snapshotter), name)
 
 
-def audit(txn: blobkv.Transaction, *, repair: bool = False) -> list[str]:
+def audit(txn: blobkv.Transaction, *, repair: bool = False) -> list[Fault]:
     """Compare the caches with the truth.
 
     Args:
@@ -127,70 +142,82 @@ def audit(txn: blobkv.Transaction, *, repair: bool = False) -> list[str]:
         repair: Whether to make the caches agree, too.
 
     Returns:
-        One line per disagreement, and so nothing if every invariant holds.
+        Where they disagree, and so nothing if every invariant holds.
 
     Raises:
         DataLoss: A record does not read; there is nothing to repair it from.
 
     Cost: O(records) time, O(disagreements) memory.
     """
+    faults = _audit_holders(txn, repair=repair)
+    unlisted = {fault.subject for fault in faults if not fault.releases}
+    faults += _audit_tallies(txn, unlisted, repair=repair)
+    faults += _audit_queue(txn, repair=repair)
+    return faults + _audit_listing(txn, repair=repair)
+
+
+def _audit_holders(txn: blobkv.Transaction, *, repair: bool) -> list[Fault]:
     faults = []
     holders = txn.bucket(schema.HOLDER)
     lost = [(what, who) for what, who in _truth(txn) if who.key(what) not in holders]
     for digest, holder in lost:
-        faults.append(f"{holder.kind} {holder.name!r} holds {digest}, but is not listed there")
+        who = f"{holder.kind} {holder.name!r}"
+        faults.append(Fault(digest, f"{who} holds it, but is not listed as a holder"))
         if repair:
             holders.put(holder.key(digest), b"")
-    stray = [key for key in holders if not _stands(txn, key)]
-    for key in stray:
+    for key in [key for key in holders if not _stands(txn, key)]:
         digest, holder = holder_of(key)
-        faults.append(f"{digest} lists {holder.kind} {holder.name!r}, which does not hold it")
+        who = f"{holder.kind} {holder.name!r}"
+        faults.append(Fault(digest, f"{who} is listed as a holder, but is none", releases=True))
         if repair:
             holders.delete(key)
-    rest = (_audit_tallies, _audit_queue, _audit_listing)
-    return faults + [fault for part in rest for fault in part(txn, repair=repair)]
+    return faults
 
 
-def _audit_tallies(txn: blobkv.Transaction, *, repair: bool) -> list[str]:
+def _audit_tallies(txn: blobkv.Transaction, unlisted: set[str], *, repair: bool) -> list[Fault]:
+    """Audit the tallies; `unlisted` have holders that the index does not know."""
     faults = []
     tallies = txn.bucket(schema.TALLY)
     for digest, count in [wrong for wrong in _counts(txn) if not _tally_is(txn, *wrong)]:
-        faults.append(f"{digest} has {count} holders, but its tally does not say so")
+        faults.append(Fault(digest, f"it has {count} holders, but its tally is another"))
         if repair:
             tally = tally_of(txn, digest) or Tally(count, _size(txn, digest), foreign=False)
             tallies.put(blobkv.pack(digest), schema.encode_tally(replace(tally, count=count)))
     digests = (schema.text_parts(key)[0] for key in tallies)
     for digest in [digest for digest in digests if not held(txn, digest)]:
-        faults.append(f"{digest} has a tally, but no holder")
+        releases = digest not in unlisted
+        faults.append(Fault(digest, "it has a tally, but no holder listed", releases))
         if repair:
             tallies.delete(blobkv.pack(digest))
             txn.bucket(schema.QUEUE).put(blobkv.pack(digest), b"")
     return faults
 
 
-def _audit_queue(txn: blobkv.Transaction, *, repair: bool) -> list[str]:
+def _audit_queue(txn: blobkv.Transaction, *, repair: bool) -> list[Fault]:
     faults = []
     queue = txn.bucket(schema.QUEUE)
     digests = (schema.text_parts(key)[0] for key in queue)
     for digest in [digest for digest in digests if held(txn, digest)]:
-        faults.append(f"{digest} is queued for deletion, but has a holder")
+        faults.append(Fault(digest, "it is queued for deletion, but has a holder"))
         if repair:
             queue.delete(blobkv.pack(digest))
     return faults
 
 
-def _audit_listing(txn: blobkv.Transaction, *, repair: bool) -> list[str]:
+def _audit_listing(txn: blobkv.Transaction, *, repair: bool) -> list[Fault]:
     faults = []
     listing = txn.bucket(schema.LISTING)
     wanted = (row for scope, image in _images(txn) for row in _listing(scope, image))
     for row in [row for row in wanted if row not in listing]:
         _, _, snapshot, image = schema.text_parts(row)
-        faults.append(f"image {image!r} lists {snapshot!r}, which does not know")
+        faults.append(Fault(snapshot, f"image {image!r} lists it, but is not listed for it"))
         if repair:
             listing.put(row, b"")
     for row in [row for row in listing if not _lists(txn, row)]:
         _, _, snapshot, image = schema.text_parts(row)
-        faults.append(f"snapshot {snapshot!r} is said to be in image {image!r}, and is not")
+        faults.append(
+            Fault(snapshot, f"image {image!r} is listed for it, but does not list it")
+        )
         if repair:
             listing.delete(row)
     return faults
@@ -253,10 +280,12 @@ def _tally_is(txn: blobkv.Transaction, digest: str, count: int) -> bool:
 
 
 def _size(txn: blobkv.Transaction, digest: str) -> int | None:
-    """Return the size that a snapshot's edge recorded for the blob, if there is one."""
-    for key in txn.bucket(schema.HOLDER).keys(prefix=blobkv.pack(digest, schema.BY_SNAPSHOT)):
-        _, holder = holder_of(key)
-        raw = txn.bucket(schema.EDGE).get(holder.scope.key(holder.name))
-        if raw is not None:
-            return schema.decode_edge(raw, holder.name).blob.size
+    """Return the size that the first image or snapshot to hold the blob recorded for it."""
+    key = next(iter(txn.bucket(schema.HOLDER).keys(prefix=blobkv.pack(digest))))
+    _, holder = holder_of(key)
+    row = holder.scope.key(holder.name)
+    if holder.kind == schema.BY_IMAGE:
+        return schema.decode_sizes(txn.bucket(schema.IMAGE)[row], holder.name)[digest]
+    if holder.kind == schema.BY_SNAPSHOT:
+        return schema.decode_edge(txn.bucket(schema.EDGE)[row], holder.name).blob.size
     return None

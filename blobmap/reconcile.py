@@ -93,6 +93,7 @@ class Report:
         blob_count: Blobs that snapshots and images hold.
         content_count: Blobs in the content store.
         unowned_count: Blobs in the content store that the map does not know.
+        release_count: Rows of the index that have no edge; dropping one may free its blob.
         findings: What is not as it should be; of each kind at most the first 1,000.
         counts: How many findings there are, by kind.
         repaired: How many of them are repaired now.
@@ -104,6 +105,7 @@ class Report:
     blob_count: int = 0
     content_count: int = 0
     unowned_count: int = 0
+    release_count: int = 0
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     repaired: int = 0
@@ -113,11 +115,11 @@ class Report:
         """Whether everything is now as it should be."""
         return self.repaired == self.counts.total()
 
-    def add(self, kind: str, subject: str, detail: str) -> None:
+    def add(self, finding: Finding) -> None:
         """Count a finding, and list it unless many of its kind are listed."""
-        self.counts[kind] += 1
-        if self.counts[kind] <= _LISTED_COUNT:
-            self.findings.append(Finding(kind, subject, detail))
+        self.counts[finding.kind] += 1
+        if self.counts[finding.kind] <= _LISTED_COUNT:
+            self.findings.append(finding)
 
     def __str__(self) -> str:
         lines = [
@@ -170,30 +172,38 @@ class Reconciliation:
 
     def _compare_caches(self, report: Report) -> None:
         for fault in self._parts.refs.faults():
-            report.add(CACHE, fault.split()[0], fault)
+            report.add(Finding(CACHE, fault.subject, fault.detail))
+            report.release_count += fault.releases
 
     def _list_unfinished(self, report: Report) -> None:
         for key, intent in self._parts.refs.intents():
             what = "failed, with an outcome unknown" if intent.doubtful else "was interrupted"
-            report.add(REMOVAL, key, f"its removal {what}")
+            report.add(Finding(REMOVAL, key, f"its removal {what}"))
         for leftovers in self._catalog.leftovers():
             count = len(leftovers.snapshots)
-            report.add(LEFTOVER, leftovers.image, f"it is gone, but not its {count} snapshots")
+            report.add(
+                Finding(LEFTOVER, leftovers.image, f"it is gone, but not its {count} snapshots")
+            )
         for work in self._works.stale():
-            report.add(WORK, work, "it is over, but its claims stand")
+            report.add(Finding(WORK, work, "it is over, but its claims stand"))
         for digest in self._parts.refs.queue():
-            report.add(DELETION, digest, "nothing holds it, but its deletion failed so far")
+            report.add(
+                Finding(DELETION, digest, "nothing holds it, but its deletion failed so far")
+            )
 
     def _compare_snapshots(self, report: Report) -> None:
         walk = _Beside(self._parts.inner.walk(), name=lambda info: info.name)
         for key, edge in self._parts.refs.edges():
             report.edge_count += 1
-            if not _is_shown(edge, walk.find(key)):
-                self._judge(report, key, edge)
+            if _is_shown(edge, walk.find(key)):
+                continue
+            finding = self._judge(key, edge)
+            if finding is not None:
+                report.add(finding)
         report.snapshot_count = walk.count_all()
 
-    def _judge(self, report: Report, key: str, edge: Edge) -> bool:
-        """Return whether the edge is to be dropped, and if so add the finding."""
+    def _judge(self, key: str, edge: Edge) -> Finding | None:
+        """Return what is wrong with the edge, for which it is to be dropped, or None."""
         try:
             info = self._parts.inner.stat(key)
         except NotFound:
@@ -201,13 +211,12 @@ class Reconciliation:
         else:
             kind, found = OTHER, f"a snapshot made {info.created} is there"
             if edge.is_of(info):
-                return False
+                return None
         # What a removal that began is about, or what has changed meanwhile, is no finding.
         if self._parts.refs.intent(key) is not None or self._parts.refs.edge(key) != edge:
-            return False
+            return None
         made = edge.incarnation or "at a time unknown"
-        report.add(kind, key, f"made {made}, it stood for {edge.blob.digest}; {found}")
-        return True
+        return Finding(kind, key, f"made {made}, it stood for {edge.blob.digest}; {found}")
 
     def _compare_blobs(self, report: Report) -> None:
         walk = _Beside(self._content_blobs(report), name=lambda info: info.digest)
@@ -219,10 +228,14 @@ class Reconciliation:
                     info = self._parts.content.info(digest)
                 except NotFound:
                     if self._parts.refs.count(digest):
-                        report.add(MISSING, digest, "it is held, but not in the content store")
+                        report.add(
+                            Finding(MISSING, digest, "it is held, but not in the content store")
+                        )
                     continue
             if info.size != size:
-                report.add(SIZE, digest, f"{size} bytes were recorded, {info.size} are there")
+                report.add(
+                    Finding(SIZE, digest, f"{size} bytes were recorded, {info.size} are there")
+                )
         report.content_count = walk.count_all()
 
     def _content_blobs(self, report: Report) -> Iterator[ContentInfo]:
@@ -239,7 +252,9 @@ class Reconciliation:
                 self._parts.inner.stat(key)
             except NotFound:
                 if image in self._catalog.listing(key):
-                    report.add(BROKEN, image, f"it lists snapshot {key!r}, which is not there")
+                    report.add(
+                        Finding(BROKEN, image, f"it lists snapshot {key!r}, which is not there")
+                    )
 
     def _repair(self, report: Report) -> None:
         if report.counts[CACHE]:
@@ -261,7 +276,7 @@ class Reconciliation:
         known = set(report.findings)
         for finding in after.findings:
             if finding not in known:
-                report.add(finding.kind, finding.subject, finding.detail)
+                report.add(finding)
 
     def _drop_edges(self) -> None:
         walk = _Beside(self._parts.inner.walk(), name=lambda info: info.name)
@@ -269,7 +284,7 @@ class Reconciliation:
             if _is_shown(edge, walk.find(key)):
                 continue
             with self._parts.locks.hold(locks.snapshot(key)):
-                if not self._judge(Report(dry_run=False), key, edge):
+                if self._judge(key, edge) is None:
                     continue
                 self._parts.refs.drop_edge(key, edge)
             _LOG.warning("dropped the mapping of %r to %s", key, edge.blob.digest)
@@ -282,15 +297,16 @@ def _is_shown(edge: Edge, walked: Info | None) -> bool:
 
 def _refuse_to_lose_much(report: Report) -> None:
     """Raise FailedPrecondition if repair would drop so much that it looks like a mistake."""
-    lost_count = report.counts[GONE] + report.counts[OTHER]
+    lost_count = report.counts[GONE] + report.counts[OTHER] + report.release_count
+    known_count = report.edge_count + report.release_count
     if lost_count and not report.snapshot_count:
         raise FailedPrecondition(
-            f"the snapshotter looks empty, the map has {report.edge_count} mappings: is it the "
+            f"the snapshotter looks empty, the map has {known_count} mappings: is it the "
             "right one, and mounted? Nothing was repaired; pass force=True to drop them"
         )
-    if lost_count * _LOSS_FACTOR > report.edge_count:
+    if lost_count * _LOSS_FACTOR > known_count:
         raise FailedPrecondition(
-            f"{lost_count} of {report.edge_count} mappings would be dropped, over a tenth: "
+            f"{lost_count} of {known_count} mappings would be dropped, over a tenth: "
             "nothing was repaired; look with dry_run=True, and pass force=True to drop them"
         )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from blobkv.testing import SimulatedDisk
+    from blobmap.edges import Fault
 
 # A scan reads this many rows a view, so that no view stays open while a caller works.
 _PAGE_COUNT: Final = 256
@@ -119,6 +120,7 @@ class Refs:
                 self._edge(txn, snapshot) == edge
                 and holder.key(edge.blob.digest) in txn.bucket(schema.HOLDER)
                 and blobkv.pack(edge.blob.digest) in txn.bucket(schema.TALLY)
+                and blobkv.pack(edge.blob.digest) not in txn.bucket(schema.QUEUE)
                 and key not in txn.bucket(schema.INTENT)
             )
 
@@ -230,13 +232,13 @@ class Refs:
         """Assert every invariant of `edges`. O(records); for reconcile and tests."""
         assert self.faults() == []
 
-    def faults(self) -> list[str]:
-        """Return one line per cache that disagrees with the truth."""
+    def faults(self) -> list[Fault]:
+        """Return where a cache disagrees with the truth."""
         with self.view() as txn:
             return edges.audit(txn)
 
-    def repair(self) -> list[str]:
-        """Make the caches agree with the truth; return one line per repair."""
+    def repair(self) -> list[Fault]:
+        """Make the caches agree with the truth; return where they did not."""
         with self.update() as txn:
             return edges.audit(txn, repair=True)
 

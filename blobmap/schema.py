@@ -8,7 +8,7 @@ says it all. A *scope* is the two parts (namespace, snapshotter).
     -------  ------------------------------  -------------------------------------------------
     edge     scope, snapshot                 digest, size, diff_id, media_type, incarnation:
                                              the committed snapshot stands for that blob
-    image    scope, image                    digest, blobs, snapshots, created
+    image    scope, image                    digest, blobs, sizes, snapshots, created
     listing  scope, snapshot, image          -: the image lists the snapshot
     claim    scope, work, kind, subject      -: work in flight holds a blob (kind "blob"), or
                                              owns an active snapshot (kind "scratch")
@@ -38,7 +38,7 @@ from blobmap.contracts import Blob, Image, Info, Kind
 from blobmap.errors import DataLoss, FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 EDGE: Final = "edge"
 IMAGE: Final = "image"
@@ -220,11 +220,12 @@ def decode_edge(raw: bytes, snapshot: str) -> Edge:
     return Edge(blob, fields.text("incarnation"))
 
 
-def encode_image(image: Image) -> bytes:
+def encode_image(image: Image, sizes: Mapping[str, int]) -> bytes:
     """Return the value of a row of `image`; its name is the key's."""
     return _encode(
         digest=image.digest,
         blobs=image.blobs,
+        sizes=[sizes[digest] for digest in image.blobs],
         snapshots=image.snapshots,
         created=image.created.isoformat(),
     )
@@ -240,6 +241,12 @@ def decode_image(raw: bytes, name: str) -> Image:
         fields.texts("snapshots"),
         fields.time("created"),
     )
+
+
+def decode_sizes(raw: bytes, name: str) -> dict[str, int]:
+    """Return the size of each blob of an image; DataLoss if `encode_image` did not say."""
+    fields = _Fields(raw, f"image {name!r}")
+    return dict(zip(fields.digests("blobs"), fields.numbers("sizes"), strict=True))
 
 
 def encode_intent(intent: Intent) -> bytes:
@@ -291,6 +298,10 @@ def _encode(**fields: object) -> bytes:
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 class _Fields:
     """One decoded value whose fields are checked as they are taken."""
 
@@ -318,9 +329,15 @@ class _Fields:
 
     def number(self, name: str) -> int:
         value = self._fields.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not isinstance(value, int) or not _is_number(value):
             raise self._damage(f"has {name} = {value!r} where a number should be")
         return value
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        value = self._fields.get(name)
+        if not isinstance(value, list) or not all(map(_is_number, value)):
+            raise self._damage(f"has {name} = {value!r} where a list of numbers should be")
+        return tuple(value)
 
     def flag(self, name: str) -> bool:
         value = self._fields.get(name)

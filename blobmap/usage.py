@@ -61,7 +61,11 @@ class DiskUsage(list[UsageRow]):
 
     @property
     def size(self) -> int:
-        """Return the bytes on disk: what is exclusive, and what is shared once."""
+        """Return the bytes of all rows: what is exclusive, and what is shared once.
+
+        That is what snapshots and their blobs take on disk; blobs that only images hold,
+        manifests and configs, are not among them.
+        """
         return sum(row.exclusive for row in self) + sum(self.shared.values())
 
 

@@ -205,6 +205,21 @@ def test_wrong_caches_are_made_anew(world: MapWorld) -> None:
     assert kinds(world) == {}
 
 
+@pytest.mark.parametrize("tables", [("edge",), ("edge", "holder")])
+def test_lost_mappings_cost_no_blob_unless_forced(
+    world: MapWorld, tables: tuple[str, ...]
+) -> None:
+    with world.snapshotter._parts.refs.update() as txn:
+        for table in tables:
+            txn.bucket(table).clear()
+    with pytest.raises(FailedPrecondition, match="mappings would be dropped"):
+        world.snapshotter.reconcile()
+    assert world.present() == {X, Y}
+
+    assert world.snapshotter.reconcile(force=True).ok
+    assert world.present() == set()
+
+
 def test_a_failed_deletion_is_tried_again(world: MapWorld) -> None:
     def out_of_order(moment: str, call: str, key: str) -> None:
         if call == "delete":

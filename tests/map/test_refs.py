@@ -212,6 +212,18 @@ def test_each_cache_is_made_anew_from_the_truth(
     assert list(Catalog(refs).listing("s")) == ["i"]
 
 
+def test_a_lost_tally_gets_its_size_back(refs: Refs) -> None:
+    refs.put_edge("s", edge_to(X))
+    Catalog(refs).put(image_of("i", (Y, Z), ()), {Y: 8, Z: 9})
+    with refs.update() as txn:
+        txn.bucket(schema.TALLY).clear()
+    refs.repair()
+
+    assert [(blob.digest, blob.size) for blob in refs.blobs()] == sorted(
+        [(X, 7), (Y, 8), (Z, 9)]
+    )
+
+
 def wrong_count(raw: bytes) -> bytes:
     return raw.replace(b'"count":2', b'"count":9')
 
