@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from blobmap import local, oci
 from blobmap.contracts import (
     Blob,
     ContentInfo,
@@ -95,6 +96,8 @@ __all__ = [
     "Usage",
     "UsageRow",
     "Work",
+    "local",
+    "oci",
     "open",
 ]
 
