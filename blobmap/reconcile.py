@@ -34,7 +34,7 @@ from blobmap import locks
 from blobmap.errors import FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from blobmap.catalog import Catalog
     from blobmap.contracts import ContentInfo, Info
@@ -317,8 +317,8 @@ class _Beside(Generic[T]):
     A walk that is out of order only fails to find; it never finds what is not there.
     """
 
-    def __init__(self, walk: Iterator[T], *, name: Callable[[T], str]) -> None:
-        self._walk = walk
+    def __init__(self, walk: Iterable[T], *, name: Callable[[T], str]) -> None:
+        self._walk = iter(walk)
         self._name = name
         self._count = 0
         self._item = self._next()

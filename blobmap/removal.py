@@ -25,7 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from blobmap import locks
-from blobmap.errors import NotFound
+from blobmap.errors import FailedPrecondition, NotFound
 from blobmap.schema import Intent, incarnation
 
 if TYPE_CHECKING:
@@ -90,7 +90,11 @@ class Removal:
             elif intent.doubtful:
                 self._parts.refs.withdraw_intent(key)
             else:
-                self._remove(key)
+                try:
+                    self._remove(key)
+                except FailedPrecondition as error:
+                    # Withdrawn by now: what was made on it since then needs it.
+                    _LOG.warning("snapshot %r stays after all: %s", key, error)
 
     def _remove(self, key: str) -> str | None:
         """Take steps 1 to 3; return the digest that the snapshot held."""

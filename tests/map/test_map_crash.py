@@ -209,6 +209,7 @@ def revive(world: MapWorld, seed: int) -> MapWorld:
     return revived
 
 
+@pytest.mark.slow
 def test_dying_at_every_call() -> None:
     moments, _, _ = rehearsed()
     openings = 0
@@ -234,6 +235,7 @@ def test_dying_at_every_call() -> None:
     print(f"{moments} moments to die at, {openings} openings")
 
 
+@pytest.mark.slow
 def test_power_cut_at_every_disk_operation() -> None:
     _, first, final = rehearsed()
     openings = 0
@@ -259,6 +261,7 @@ def test_power_cut_at_every_disk_operation() -> None:
     print(f"{final - first + 1} operations to cut at, {openings} openings")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError, BlobMapError, RuntimeError])
 def test_failing_at_every_call(error: type[Exception]) -> None:
     """One call fails and the process lives on: nothing that is mapped goes, nothing leaks."""

@@ -169,6 +169,18 @@ def test_opening_does_not_remove_what_lives_under_the_key_now(world: MapWorld) -
     assert world.present() == {Y}
 
 
+def test_opening_keeps_a_snapshot_that_has_children_by_now(world: MapWorld) -> None:
+    world.make("s", X)
+    life = incarnation(world.inner.stat("s"))
+    world.snapshotter._parts.refs.put_intent("s", Intent(life))
+    world.inner.prepare("child", "s")
+    world.reopen()
+
+    assert world.snapshotter.get_blob("s") == Blob(X, len(DATA[X]))
+    assert world.snapshotter.failure_count == 0
+    assert world.snapshotter.reconcile().ok
+
+
 def test_removing_again_after_an_unknown_outcome_succeeds(world: MapWorld) -> None:
     world.make("s", X)
     answers = iter([None, Unavailable("the answer is lost"), Unavailable("so is this one")])
