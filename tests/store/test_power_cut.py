@@ -27,6 +27,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SEEDS = max(3, settings().max_examples // 50)
+# So small a memtable that logs are rotated within the run.
+ROTATING = 2000
 KEEPS: tuple[Keep, ...] = ("all", "none", *("random",) * SEEDS)
 
 
@@ -48,6 +50,18 @@ def test_a_cut_at_every_operation() -> None:
             assert trace.accepts(survivors), f"operation {number}, {keep} {seed}"
             points += 1
     print(f"{points} power cuts")
+
+
+@pytest.mark.slow
+def test_a_cut_at_every_operation_beside_flushes_and_compactions() -> None:
+    points = 0
+    for number in range(1, operations_of_a_run(ROTATING) + 1):
+        disk, trace = cut_run(number, memtable_size=ROTATING)
+        for seed, keep in enumerate(KEEPS):
+            survivors = recover(disk.crash(random.Random(seed), keep=keep))
+            assert trace.accepts(survivors), f"operation {number}, {keep} {seed}"
+            points += 1
+    print(f"{points} power cuts beside a background thread")
 
 
 @pytest.mark.slow
@@ -95,17 +109,19 @@ def test_a_lying_disk_is_found_out() -> None:
     assert caught > 0
 
 
-def operations_of_a_run() -> int:
+def operations_of_a_run(memtable_size: int = 1 << 16) -> int:
     disk = SimulatedDisk()
-    run(disk, Trace())
+    run(disk, Trace(), memtable_size)
     return disk.operations
 
 
-def cut_run(number: int, *, lie: bool = False) -> tuple[SimulatedDisk, Trace]:
+def cut_run(
+    number: int, *, lie: bool = False, memtable_size: int = 1 << 16
+) -> tuple[SimulatedDisk, Trace]:
     disk, trace = SimulatedDisk(lie=lie), Trace()
     disk.cut_at = number
     with suppress(PowerCut):
-        run(disk, trace)
+        run(disk, trace, memtable_size)
     return disk, trace
 
 

@@ -118,3 +118,21 @@ def test_a_missing_file_is_corruption_that_names_it(suffix: str) -> None:
     with pytest.raises(CorruptionError) as caught:
         blobkv.open("/db", fs=disk)
     assert caught.value.path == name
+
+
+def test_an_older_log_that_ends_early_is_corrupt_though_its_last_commit_is_not_promised() -> (
+    None
+):
+    """That a newer log exists is the promise that the older one was whole and durable."""
+    disk = SimulatedDisk()
+    for value in (b"older", b"newer"):
+        with blobkv.open("/db", fs=disk) as store, store.update() as txn:
+            txn.put(b"key", value)
+    older, newer = sorted(name for name in disk.names("/db") if name.endswith(".log"))
+    assert older < newer
+    data = disk.contents(f"/db/{older}").rstrip(b"\0")
+
+    for size in range(len(data)):
+        with pytest.raises(CorruptionError) as caught:
+            contents(with_file(disk, older, data[:size]))
+        assert caught.value.path == older

@@ -58,9 +58,13 @@ class Trace:
         return survivors in self.states[self.durable :]
 
 
-def run(disk: SimulatedDisk, trace: Trace) -> None:
-    """Run the whole workload; leave it to the caller what to do when it breaks off."""
-    with open_store(disk) as store:
+def run(disk: SimulatedDisk, trace: Trace, memtable_size: int = 1 << 16) -> None:
+    """Run the whole workload; leave it to the caller what to do when it breaks off.
+
+    With a `memtable_size` of a few thousand bytes, logs are rotated all the time and a thread
+    flushes and compacts beside the commits: then the order of operations is not fixed.
+    """
+    with open_store(disk, memtable_size) as store:
         for i in range(4):
             trace.commit(store, lambda txn, i=i: _mixed(txn, i))
         trace.commit(store, lambda txn: txn.put(b"quick", b"1"), durable=False)
@@ -74,14 +78,14 @@ def run(disk: SimulatedDisk, trace: Trace) -> None:
         store.compact()
         trace.commit(store, lambda txn: txn.put(b"quick", b"3"), durable=False)
     trace.settle()
-    with open_store(disk) as store:
+    with open_store(disk, memtable_size) as store:
         trace.commit(store, lambda txn: txn.delete_bucket("inner"))
         store.compact()
         trace.commit(store, lambda txn: _mixed(txn, 9))
 
 
-def open_store(disk: SimulatedDisk) -> Store:
-    return blobkv.open(ROOT, fs=disk, memtable_size=1 << 16)
+def open_store(disk: SimulatedDisk, memtable_size: int = 1 << 16) -> Store:
+    return blobkv.open(ROOT, fs=disk, memtable_size=memtable_size)
 
 
 def _mixed(txn: Transaction, i: int) -> None:
