@@ -234,7 +234,11 @@ class ContentWriter(Protocol):
         """Append `data`; return its size."""
 
     def commit(
-        self, size: int = 0, digest: str | None = None, *, labels: Mapping[str, str] | None = None
+        self,
+        size: int = 0,
+        digest: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """Verify, sync, and publish the blob. Always closes the writer, even on error.
 
