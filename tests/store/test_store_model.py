@@ -1,10 +1,11 @@
 """The store behaves like a plain dict of buckets that survives whatever happens to it.
 
-Method: Hypothesis builds a program of transactions, maintenance, reopens, and power cuts,
-over keys that collide, and runs it against a store on a simulated disk and against plain
-dicts. After every step both must hold the same entries in the same order, and views kept
-open must hold what they held when they were opened. A power cut may lose commits that were
-not asked to be durable, the newest first, and nothing else.
+Method: Hypothesis builds a program of transactions, maintenance, reopens, power cuts, and
+disk errors, over keys that collide, and runs it against a store on a simulated disk and
+against plain dicts. After every step both must hold the same entries in the same order, and
+views kept open must hold what they held when they were opened. An error fails one call and
+changes nothing, or poisons the store until it is reopened. A power cut may lose commits
+that were not asked to be durable, the newest first, and nothing else.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from support.strategies import bucket_paths, edge_keys, values
 
 import blobkv
 from blobkv._engine import overlay
+from blobkv._engine.writer import Writer
+from blobkv.errors import PoisonedError
 from blobkv.testing import SimulatedDisk
 
 if TYPE_CHECKING:
@@ -167,6 +170,50 @@ class StoreMachine(RuleBasedStateMachine):
         assert survived in (self.possible if keep != "all" else [self.model])
         self.model = survived
         self.possible = [survived]
+
+    @rule(
+        operation=st.sampled_from(["append", "sync", "create", "rename", "sync_directory"]),
+        suffix=st.sampled_from([".log", ".tbl", "MANIFEST", "MANIFEST.new", "/db"]),
+        kept_size=st.integers(0, 200),
+        call=st.sampled_from(["update", "flush", "compact", "sync"]),
+        changes=CHANGES,
+    )
+    def fail(
+        self, operation: str, suffix: str, kept_size: int, call: str, changes: list[Change]
+    ) -> None:
+        """One error fails one call; if it poisons the store, reopening heals it."""
+        before, after = self.model, buckets.copy(self.model)
+        self.disk.fail(
+            when=lambda op, path: op == operation and path.endswith(suffix),
+            kept_size=kept_size,
+        )
+        try:
+            if call == "update":
+                with self.store.update() as txn:
+                    change(txn, after, changes)
+                self.committed(after, durable=after != before)
+            else:
+                getattr(self.store, call)()
+        except (OSError, PoisonedError):
+            assert self.holds(before)
+        self.disk.heal()
+        if self.poisoned():
+            self.close_views()
+            self.store.close()
+            self.store = self.open()
+            assert self.holds(before) or self.holds(after)
+            self.model = before if self.holds(before) else after
+        else:
+            self.store.sync()
+        self.possible = [self.model]
+
+    def poisoned(self) -> bool:
+        assert isinstance(self.store._source, Writer)
+        return self.store._source.tree.poisoned
+
+    def holds(self, model: Contents) -> bool:
+        with self.store.view() as txn:
+            return buckets.dump(txn) == model
 
     @precondition(lambda self: len(self.views) < 3)
     @rule()
