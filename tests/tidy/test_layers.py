@@ -47,7 +47,7 @@ BLOBMAP = (
         "local.native",
         "local",
     ),
-    ("compression", "archive", "tree", "layer"),
+    ("compression", "archive", "attributes", "tree", "layer"),
     ("platforms", "manifest", "layout_files", "layout", "ingest", "oci"),
     ("",),
     ("output", "cli"),
