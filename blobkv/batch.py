@@ -30,6 +30,7 @@ class _Call(Generic[T]):
     def __init__(self, fn: Callable[[Transaction], T]) -> None:
         self.fn = fn
         self.done = threading.Event()
+        self.taken = False
         self.hooks: list[Callable[[], object]] = []
         self.result: list[T] = []
         self.error: BaseException | None = None
@@ -41,7 +42,10 @@ class _Call(Generic[T]):
         transaction = Transaction(session, commit=_refuse, release=_ignore)
         try:
             self.result.append(self.fn(transaction))
-        except Exception as error:  # noqa: BLE001  # Its own caller gets it, whatever it is.
+        except KeyboardInterrupt:
+            # Of the thread that leads, whoever's function it was.
+            raise
+        except BaseException as error:  # noqa: BLE001  # Its own caller gets it.
             self.error = error
         else:
             # Ended already if the function rolled back: then it has changed nothing.
@@ -81,20 +85,28 @@ class Batches:
         self._waiting.append(call)
         try:
             session, transaction = self._begin()
-        except BaseException:
+        except BaseException as error:
             # Unless a leader took the call already: then the call has an outcome of its own.
             if self._withdraw(call):
                 raise
+            call.done.wait()
+            if not isinstance(error, Exception):
+                raise
         else:
-            self._lead(session, transaction)
+            if call.taken:
+                # The leader that took it waits for the disk; hand the lock on to who needs it.
+                transaction.rollback()
+            else:
+                self._lead(session, transaction)
         call.done.wait()
         return call.outcome()
 
     def _lead(self, session: Session, transaction: Transaction) -> None:
-        calls = self._take()
+        calls: list[_Call[Any]] = []
         changes = session.changes
         assert changes is not None
         try:
+            self._take(calls)
             for call in calls:
                 call.run(session.sequence, changes)
             transaction.commit()
@@ -108,11 +120,12 @@ class Batches:
             for call in calls:
                 call.done.set()
 
-    def _take(self) -> list[_Call[Any]]:
-        calls = []
-        while self._waiting:
-            calls.append(self._waiting.popleft())
-        return calls
+    def _take(self, calls: list[_Call[Any]]) -> None:
+        for call in list(self._waiting):
+            # In this order, an interrupt leaves no call that nobody knows of.
+            calls.append(call)
+            call.taken = True
+            self._waiting.remove(call)
 
     def _withdraw(self, call: _Call[T]) -> bool:
         try:

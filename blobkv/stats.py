@@ -23,7 +23,7 @@ class Stats:
         table_entries: Entries in tables now, tombstones and shadowed ones included.
         log_written: Bytes appended to logs.
         table_written: Bytes written to tables.
-        views: Views and updates open now.
+        views: Views open now.
         oldest_view: The sequence that the oldest of them reads; None if none is open.
         failure: What the last flush or compaction in the background failed with, or None.
     """

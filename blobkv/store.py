@@ -14,7 +14,7 @@ How a commit goes is told in `_engine/writer.py`.
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -30,7 +30,7 @@ from blobkv._engine.views import Views
 from blobkv._engine.writer import Writer
 from blobkv.batch import Batches
 from blobkv.bucket import Session
-from blobkv.errors import ClosedError, ReadOnlyError, UsageError
+from blobkv.errors import ClosedError, PoisonedError, ReadOnlyError, UsageError
 from blobkv.stats import Stats
 from blobkv.transaction import Transaction
 
@@ -57,12 +57,12 @@ class Store:
     ) -> None:
         self._fs = fs
         self._path = directory
-        self._lock = lock
         self._write_lock = threading.Lock()
         self._state_lock = threading.Lock()
         self._views = Views()
         self._batches = Batches(self._begin)
         self._closed: str | None = None
+        self._released = False
         # The update that holds the write lock, and the thread that holds it.
         self._update: Session | None = None
         self._updating: int | None = None
@@ -81,6 +81,7 @@ class Store:
                 memtable_size=memtable_size,
                 views=self._views,
                 state_lock=self._state_lock,
+                lock=lock,
             )
             if self._source.tree.wants_compaction:
                 self._source.maintain_soon()
@@ -169,23 +170,15 @@ class Store:
 
     def sync(self) -> None:
         """Make every commit so far durable, those with `durable=False` included."""
-        writer = self._writer()
-        with self._exclusively():
-            writer.sync()
+        self._writer().sync()
 
     def verify(self) -> Report:
         """Read every byte of the store, beside other work, and report what is wrong.
 
         Cost: reads everything once.
         """
-        while True:
-            self._follow()
-            manifest = self._source.manifest
-            report = verify_files(self._fs, str(self._path), manifest)
-            self._follow()
-            # A file may be missing because a newer manifest does without it.
-            if report.ok or self._source.manifest.epoch == manifest.epoch:
-                return report
+        self._follow()
+        return verify_files(self._fs, str(self._path), self._source.manifest.epoch)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a copy of the newest state to the new directory `path`, beside other work.
@@ -237,32 +230,34 @@ class Store:
 
         Raises:
             OSError: The log could not be sealed; durable commits are safe all the same.
+            PoisonedError: Commits with `durable=False` never became durable.
         """
-        if self._ended():
+        if self._is_released():
             return
         update = self._update
         if update is not None and self._updating == threading.get_ident():
             update.end()
             self._abandon(update)
         with self._write_lock:
-            if self._ended():
+            if self._is_released():
                 return
             with self._state_lock:
                 self._end("the store is closed")
             try:
                 self._source.close()
-            finally:
-                if self._lock is not None:
-                    self._lock.release()
+            except Exception:
+                self._release_claim()
+                raise
+            # Not after an interrupt: then something may still be writing. Close it again.
+            self._release_claim()
 
     def forget_in_child(self) -> None:
         """End everything in a forked child. For the file layer, not for callers."""
         # No lock is taken: at the fork any of them may have been held by another thread.
+        self._released = True
         if self._update is not None:
             self._update.end()
         self._end("it was opened before a fork; open it again in the child")
-        if self._lock is not None:
-            self._lock.abandon()
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -274,7 +269,10 @@ class Store:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        # An error on its way tells more than that the store is poisoned, which it may have been
+        # by that very error.
+        with suppress(PoisonedError) if exc_type is not None else nullcontext():
+            self.close()
 
     def __repr__(self) -> str:
         state = "open" if self._closed is None else "closed"
@@ -287,24 +285,29 @@ class Store:
             writer.tree.check_writable()
             changes = Overlay(Snapshot(writer.layers, writer.appended))
             session = Session(writer.appended, changes, changes)
-            self._update = session
             commit = partial(self._commit, durable=durable)
-            return session, Transaction(session, commit=commit, release=self._abandon)
+            transaction = Transaction(session, commit=commit, release=self._abandon)
+            # Last: from here on the transaction, when it ends or is dropped, lets go.
+            self._update = session
         except BaseException:
             self._release()
             raise
+        return session, transaction
 
     def _commit(self, session: Session, *, durable: bool) -> int:
         writer = self._writer()
         changes = session.changes
         try:
-            if not changes:
-                return session.sequence
-            commit = writer.append(changes, durable=durable)
+            commit = writer.append(changes, durable=durable) if changes else None
         finally:
             self._abandon(session)
-        writer.settle(commit)
-        return commit.sequence
+        if commit is not None:
+            writer.settle(commit)
+            return commit.sequence
+        if durable:
+            # What it has read, and left as it was, may be another's that is not durable yet.
+            writer.sync()
+        return session.sequence
 
     def _abandon(self, session: Session) -> None:
         if self._update is session:
@@ -314,17 +317,27 @@ class Store:
         if self._updating == threading.get_ident():
             raise UsageError("this thread has an update open; commit it or roll it back first")
         self._write_lock.acquire()
-        self._updating = threading.get_ident()
         try:
+            self._updating = threading.get_ident()
             self._check_open()
-        except ClosedError:
+        except BaseException:
             self._release()
             raise
 
     def _release(self) -> None:
-        self._update = None
-        self._updating = None
-        self._write_lock.release()
+        try:
+            self._update = None
+            self._updating = None
+        finally:
+            self._write_lock.release()
+
+    def _is_released(self) -> bool:
+        return self._released
+
+    def _release_claim(self) -> None:
+        self._released = True
+        if isinstance(self._source, Writer):
+            self._source.lock.release()
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
@@ -356,9 +369,6 @@ class Store:
     def _check_open(self) -> None:
         if self._closed is not None:
             raise ClosedError(f"{self._path}: {self._closed}")
-
-    def _ended(self) -> bool:
-        return self._closed is not None
 
     def _end(self, reason: str) -> None:
         self._closed = reason

@@ -27,7 +27,7 @@ class Transaction(Entries):
     Args:
         session: What it reads and changes.
         commit: Makes the session's changes durable and returns their sequence; None in a view.
-        release: Called once when it ends without a commit.
+        release: Called when it ends, maybe more than once.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class Transaction(Entries):
         Nothing to change: nothing is written. Of a view: the same as `rollback`.
 
         Raises:
-            OSError: The device refused; nothing of it was committed.
+            OSError: The device refused. Nothing was committed if it was the write that failed;
+                if it was the sync, it may survive, and the store is poisoned.
+            LimitError: The changes are over 4 GiB.
             PoisonedError: An earlier write or sync failed.
             ClosedError: It has ended already.
         """
@@ -64,15 +66,15 @@ class Transaction(Entries):
         try:
             session.sequence = self._commit(session)
         finally:
-            session.end()
+            self.rollback()
         for hook in session.hooks:
             hook()
 
     def rollback(self) -> None:
         """Drop the changes and end the transaction. Idempotent."""
-        if not self._session.ended:
-            self._session.end()
-            self._release(self._session)
+        self._session.end()
+        # Also when it had ended: an interrupt may have come between the two.
+        self._release(self._session)
 
     def on_commit(self, fn: Callable[[], object]) -> None:
         """Call `fn()` once this update is durable, in the thread that commits, in order.

@@ -6,6 +6,7 @@ chance: equal contents at the same commit make equal files, whatever the history
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from blobkv._engine.compaction import write_table
@@ -41,4 +42,13 @@ def write_backup(fs: FileSystem, directory: str, snapshot: Snapshot) -> None:
         next_number=_TABLE_NUMBER + 1,
         tables=() if file is None else (file,),
     )
-    manifest.write(fs, directory)
+    try:
+        manifest.write(fs, directory)
+        # The directory itself may be new, made by whoever gave it to us.
+        fs.sync_directory(directory.rpartition("/")[0] or "/")
+    except BaseException:
+        # So that the backup can be tried again; it is no store, or not known to be one.
+        for name in fs.names(directory):
+            with suppress(OSError):
+                fs.remove(f"{directory}/{name}")
+        raise

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from blobkv._engine.merge import merge, table_chunks
 from blobkv._engine.ranges import Ranges
 from blobkv._engine.table import TableWriter, table_name
+from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,16 +69,14 @@ def flush(
     )
 
 
-def compact(
-    fs: FileSystem, directory: str, number: int, tables: Sequence[Table], *, bottom: bool
-) -> TableFile | None:
-    """Merge neighboring tables, the newest first, into table `number`; None if nothing is left.
+def merged_chunks(tables: Sequence[Table]) -> Iterator[Chunk]:
+    """Yield the entries of neighboring tables, the newest first, as those of one."""
+    return merge(table_chunks(tables, b"", None, Ranges()))
 
-    Cost: O(entries) time; memory for one block a table and 12 bytes an entry.
-    """
-    ranges = Ranges(bounds for table in tables for bounds in table.ranges)
-    chunks = merge(table_chunks(tables, b"", None, Ranges()))
-    return write_table(fs, directory, number, chunks, ranges, bottom=bottom)
+
+def merged_ranges(tables: Sequence[Table]) -> Ranges:
+    """Return what the range tombstones of all the tables cover."""
+    return Ranges(bounds for table in tables for bounds in table.ranges)
 
 
 def write_table(
@@ -95,7 +94,7 @@ def write_table(
         fs: Where to.
         directory: The store's directory.
         number: The table's number, never used before.
-        chunks: The entries.
+        chunks: The entries; cost: memory for one block a table and 12 bytes an entry.
         ranges: The range tombstones that go with them.
         bottom: Whether no older table exists, so that tombstones have nothing to hide.
     """
@@ -115,8 +114,8 @@ def write_table(
             _add(writer, chunk)
         table = writer.finish(ranges)
         fs.sync_directory(directory)
-    except OSError:
-        # A full disk needs the room back; if even that fails, the next clean open does it.
+    except BaseException:
+        # A full disk needs the room back; if even that fails, the next open does it.
         with suppress(OSError):
             fs.remove(path)
         raise
@@ -128,7 +127,8 @@ def write_table(
 def _add(writer: TableWriter, chunk: Chunk) -> None:
     keys, values = chunk
     # Merged from files: an order that is wrong must not reach another file.
-    assert all(map(lt, keys, keys[1:]))
+    if not all(map(lt, keys, keys[1:])):
+        raise CorruptionError("table", 0, f"keys past {keys[0]!r} are not in order")
     writer.add(keys, values)
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from blobkv._engine import recovery
 from blobkv._engine.manifest import MANIFEST_NAME
+from blobkv._engine.memtable import Memtable
 from blobkv._engine.merge import Layers
 
 if TYPE_CHECKING:
     from threading import Lock
 
     from blobkv._engine.fs import FileSystem
+    from blobkv._engine.log import LogReader
     from blobkv._engine.manifest import Manifest
     from blobkv._engine.views import Views
 
@@ -27,7 +29,9 @@ class Follower:
     One thread at a time refreshes it; `layers` and `visible` are read under the state lock.
 
     Attributes:
-        visible: The last commit that a new view reads.
+        layers: What a new view reads.
+        visible: The last commit that it reads.
+        manifest: The manifest last read.
 
     Raises:
         UsageError: There is no store.
@@ -39,48 +43,60 @@ class Follower:
         self._views = views
         self._directory = directory
         self._lock = lock
+        self._identity: tuple[int, ...] = ()
+        self._tail: LogReader | None = None
+        self.layers = Layers(Memtable(lock), (), ())
+        self.visible = 0
+        self.manifest: Manifest
         self._read()
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest last read."""
-        return self._found.manifest
-
-    @property
-    def layers(self) -> Layers:
-        """What a new view reads."""
-        return Layers(self._found.memtable, (), self._found.tables)
 
     def refresh(self) -> None:
         """Read what has come to the disk since.
 
-        Cost: one stat, and one read of what the last log has gained.
+        Cost: one stat, and one read of what the last log has gained; where the manifest was
+        replaced, the opening of its new tables and a replay of its logs.
         """
-        if self._identity != self._fs.identity(f"{self._directory}/{MANIFEST_NAME}"):
-            self.close()
-            self._read()
-        tail = self._found.tail
-        if tail is not None:
-            for frame in tail.frames():
-                entries = dict(zip(frame.keys, frame.values, strict=True))
-                with self._lock:
-                    self._found.memtable.apply(
-                        frame.sequence, entries, frame.ranges, remember=True
-                    )
-                    self.visible = frame.sequence
-                    oldest = self._views.oldest()
-                    self._found.memtable.forget(frame.sequence if oldest is None else oldest)
+        try:
+            if self._identity != self._fs.identity(f"{self._directory}/{MANIFEST_NAME}"):
+                self._read()
+            else:
+                self._read_tail()
+        except BaseException:
+            # What was read may not be what was applied: the next refresh reads it all anew.
+            self._identity = ()
+            raise
 
     def close(self) -> None:
-        """Release the log. Idempotent."""
-        if self._found.tail is not None:
-            self._found.tail.close()
+        """Release the log, the tables, and memory. Idempotent."""
+        if self._tail is not None:
+            self._tail.close()
+        with self._lock:
+            self.layers = Layers(Memtable(self._lock), (), ())
+
+    def _read_tail(self) -> None:
+        if self._tail is None:
+            return
+        memtable = self.layers.active
+        for frame in self._tail.frames():
+            entries = dict(zip(frame.keys, frame.values, strict=True))
+            with self._lock:
+                memtable.apply(frame.sequence, entries, frame.ranges, remember=True)
+                self.visible = frame.sequence
+                oldest = self._views.oldest()
+                memtable.forget(frame.sequence if oldest is None else oldest)
 
     def _read(self) -> None:
-        # Before the manifest: if it is replaced in between, the next refresh sees that.
         recovery.check_present(self._fs, self._directory)
-        self._identity = self._fs.identity(f"{self._directory}/{MANIFEST_NAME}")
-        found = recovery.recover(self._fs, self._directory, self._lock)
+        # Before the manifest: if it is replaced in between, the next refresh sees that.
+        identity = self._fs.identity(f"{self._directory}/{MANIFEST_NAME}")
+        known = {table.file: table for table in self.layers.tables}
+        found = recovery.recover(self._fs, self._directory, self._lock, known)
+        old = self._tail
         with self._lock:
-            self._found = found
+            self._identity = identity
+            self._tail = found.tail
+            self.manifest = found.manifest
+            self.layers = Layers(found.memtable, (), found.tables)
             self.visible = found.sequence
+        if old is not None:
+            old.close()

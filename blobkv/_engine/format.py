@@ -53,12 +53,13 @@ from struct import unpack_from as unpack_struct_from
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from blobkv.errors import CorruptionError
+from blobkv.errors import CorruptionError, LimitError
 
 FORMAT_VERSION: Final = 1
 KEY_SIZE_MAX: Final = 2**17
 VALUE_SIZE_MAX: Final = 2**30
 BODY_SIZE_MAX: Final = 2**32 - 1
+SEQUENCE_MAX: Final = 2**63 - 1
 
 Entries = Mapping[bytes, bytes | None]
 Range = tuple[bytes, bytes | None]
@@ -77,6 +78,7 @@ _FRAME_TAIL: Final = Struct("<IQQIBxH")
 FRAME_SIZE: Final = _FRAME.size
 FRAME_MAGIC: Final = 0xB10B
 FRAME_MAGIC_OFFSET: Final = 30
+FRAME_ZERO_OFFSET: Final = 29
 COMMIT: Final = 1
 SEAL: Final = 2
 
@@ -140,7 +142,11 @@ def encode_frame(
     synced: int,
     kind: int = COMMIT,
 ) -> bytes:
-    """Return one transaction as a frame; range tombstones apply before the entries."""
+    """Return one transaction as a frame; range tombstones apply before the entries.
+
+    Raises:
+        LimitError: It is larger than a frame can be, 4 GiB.
+    """
     keys = list(entries)
     values = list(entries.values())
     key_sizes = list(map(len, keys))
@@ -151,6 +157,11 @@ def encode_frame(
         key_sizes = list(map(len, bounds)) + key_sizes
         value_sizes = [_RANGE] * len(bounds) + value_sizes
     count = len(keys)
+    size = 8 * count + sum(map(len, keys)) + sum(map(len, filter(None, values)))
+    if size > BODY_SIZE_MAX:
+        raise LimitError(
+            f"a transaction of {size} bytes, limit {BODY_SIZE_MAX}; commit in parts"
+        )
     body = b"".join(
         (
             pack_struct(f"<{2 * count}I", *key_sizes, *value_sizes),
@@ -177,21 +188,27 @@ def decode_frame(data: bytes, at: int, log_id: int) -> Frame | None:
         return None
     if crc32(memoryview(data)[at + 4 : end], log_id) != crc:
         return None
-    ranges, keys, values = _decode_body(data, body_at, count)
-    return Frame(sequence, synced, kind, end, ranges, keys, values)
+    body = _decode_body(data, body_at, count, end)
+    if body is None or kind not in {COMMIT, SEAL} or sequence > SEQUENCE_MAX:
+        return None
+    return Frame(sequence, synced, kind, end, *body)
 
 
-def claimed_size(data: bytes, at: int) -> int:
-    """Return what `decode_frame` checksums at `at`, in bytes: 0 where it need not."""
+def frame_size(data: bytes, at: int) -> int | None:
+    """Return the size in bytes that a frame header at `at` claims, or None if it is none."""
     if at + FRAME_SIZE > len(data):
-        return 0
-    size = FRAME_SIZE + CRC.unpack_from(data, at + 4)[0]
-    return size if at + size <= len(data) else 0
+        return None
+    _, size, sequence, synced, count, kind, magic = _FRAME.unpack_from(data, at)
+    if magic != FRAME_MAGIC or 8 * count > size or sequence > SEQUENCE_MAX:
+        return None
+    if kind not in {COMMIT, SEAL} or data[at + FRAME_ZERO_OFFSET] or synced < LOG_HEADER_SIZE:
+        return None
+    return FRAME_SIZE + int(size)
 
 
 def _decode_body(
-    data: bytes, at: int, count: int
-) -> tuple[list[Range], list[bytes], list[bytes | None]]:
+    data: bytes, at: int, count: int, end: int
+) -> tuple[list[Range], list[bytes], list[bytes | None]] | None:
     sizes = unpack_struct_from(f"<{2 * count}I", data, at)
     key_sizes, value_sizes = sizes[:count], sizes[count:]
     bounds = list(accumulate(key_sizes, initial=at + 8 * count))
@@ -204,9 +221,11 @@ def _decode_body(
         else:
             values.append(data[at : at + size])
             at += size
+    halves = value_sizes.count(_RANGE)
+    if at != end or halves % 2:
+        return None
     ranges: list[Range] = []
-    if _RANGE in value_sizes:
-        halves = value_sizes.count(_RANGE)
+    if halves:
         ranges = [(keys[i], keys[i + 1] or None) for i in range(0, halves, 2)]
         keys, values = keys[halves:], values[halves:]
     return ranges, keys, values

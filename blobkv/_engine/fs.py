@@ -19,18 +19,20 @@ verify, backup, and compaction use `open`, so that a bad disk gives `OSError`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import mmap
 import os
 import socket
+import stat
 import sys
 import time
 import weakref
 from io import FileIO
 from typing import Final, Protocol
 
-from blobkv.errors import LockedError
+from blobkv.errors import CorruptionError, LockedError
 
 Mapped = bytes | mmap.mmap
 
@@ -38,8 +40,9 @@ _FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
 _LOCK_POLL_SECONDS: Final = 0.02
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW
-_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+# Without O_NONBLOCK, a FIFO planted in the directory would hold an open for ever.
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class WritableFile(Protocol):
@@ -73,13 +76,13 @@ class ReadableFile(Protocol):
 
 
 class Lock(Protocol):
-    """An exclusive claim on a store, held until released or until the process ends."""
+    """An exclusive claim on a store, held until released or until the process ends.
+
+    A forked child has no part in it.
+    """
 
     def release(self) -> None:
         """Give the claim up. Idempotent."""
-
-    def abandon(self) -> None:
-        """Drop a forked child's copy of the claim, which stays its parent's. Idempotent."""
 
 
 class FileSystem(Protocol):
@@ -151,10 +154,10 @@ class OSFileSystem:
         return _OSWritableFile(fd)
 
     def open(self, path: str) -> ReadableFile:
-        return _OSReadableFile(os.open(path, _READ))
+        return _OSReadableFile(_open_regular(path))
 
     def map(self, path: str) -> Mapped:
-        fd = os.open(path, _READ)
+        fd = _open_regular(path)
         try:
             size = os.fstat(fd).st_size
             if size == 0:
@@ -185,6 +188,7 @@ class OSFileSystem:
     def lock(self, path: str, timeout: float) -> Lock:
         fd = os.open(path, _LOCK, _FILE_MODE)
         try:
+            _check_regular(fd, path, links_max=1)
             _claim(fd, path, timeout)
             holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n"
             os.ftruncate(fd, 0)
@@ -199,26 +203,25 @@ class _OSWritableFile:
     """Writes by position. The `FileIO` is there to close, and to warn if nobody did."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
         self._file = FileIO(fd, "r+")
         self._size = 0
 
     def append(self, data: bytes) -> None:
-        written = os.pwrite(self._fd, data, self._size)
+        written = os.pwrite(_number(self._file), data, self._size)
         self._size += written
         if written < len(data):
             self.append(data[written:])
 
     def truncate(self, size: int) -> None:
-        os.ftruncate(self._fd, size)
+        os.ftruncate(_number(self._file), size)
         self._size = size
 
     def sync(self) -> None:
         if sys.platform == "darwin":
             # fsync there stops at the drive's cache.
-            fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
+            fcntl.fcntl(_number(self._file), fcntl.F_FULLFSYNC)
         else:
-            os.fdatasync(self._fd)
+            os.fdatasync(_number(self._file))
 
     def close(self) -> None:
         self._file.close()
@@ -226,15 +229,14 @@ class _OSWritableFile:
 
 class _OSReadableFile:
     def __init__(self, fd: int) -> None:
-        self._fd = fd
         self._file = FileIO(fd)
 
     @property
     def size(self) -> int:
-        return os.fstat(self._fd).st_size
+        return os.fstat(_number(self._file)).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        return _read_all(self._fd, offset, size)
+        return _read_all(_number(self._file), offset, size)
 
     def close(self) -> None:
         self._file.close()
@@ -245,6 +247,7 @@ class _OSLock:
 
     def __init__(self, fd: int) -> None:
         self._file = FileIO(fd, "r+")
+        on_fork(self)
 
     def release(self) -> None:
         if not self._file.closed:
@@ -252,7 +255,8 @@ class _OSLock:
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._file.close()
 
-    def abandon(self) -> None:
+    def forget_in_child(self) -> None:
+        # Without saying so: the claim stays the parent's.
         self._file.close()
 
 
@@ -277,6 +281,32 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _number(file: FileIO) -> int:
+    # Asked of the file each time: the number of a closed one may be another's by now.
+    if file.closed:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return file.fileno()
+
+
+def _open_regular(path: str) -> int:
+    fd = os.open(path, _READ)
+    try:
+        _check_regular(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_regular(fd: int, path: str, *, links_max: int | None = None) -> None:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise CorruptionError(os.path.basename(path), 0, "not a regular file")
+    if links_max is not None and status.st_nlink > links_max:
+        # It is about to be overwritten, and by its other name it may be somebody's.
+        raise CorruptionError(os.path.basename(path), 0, "the file has other names")
 
 
 def _read_all(fd: int, offset: int, size: int) -> bytes:
@@ -311,6 +341,6 @@ def _holder(fd: int) -> tuple[int | None, str | None]:
     try:
         holder = json.loads(os.pread(fd, 4096, 0))
         return int(holder["pid"]), str(holder["host"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         # The holder is just writing it, or died while it did.
         return None, None

@@ -1,35 +1,38 @@
 """The write-ahead log: append a frame, sync, replay; a torn tail told from corruption.
 
 A log is *active* while frames are appended to it and *sealed* by a last frame that marks its
-clean end. Which logs are live, and in which order, is the manifest's to say.
+clean end. All commits are synced before the seal is written, and the seal says so: a log that
+ends in one was durable up to there. Which logs are live, and in which order, is the
+manifest's to say.
 
 Torn or corrupt is decided by promise. Bytes at X that are no valid frame are corruption if a
 valid frame further on says that the log had been synced past X when it was written: what was
 synced must not change. With no such frame they are a torn tail, which power loss leaves and
 nobody was promised; valid frames behind it (the disk may write pages out of order) are cut
-with it. A log that is followed by another was sealed and synced before the other was made,
-so there any bad byte is corruption.
+with it. Of a log that is followed by another every commit was durable before the other was
+made, and the other's header says which was the last.
 
 Source: Pebble's walSync chunks and read-ahead (record/record.go).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from blobkv._engine.format import (
     COMMIT,
     FRAME_MAGIC,
     FRAME_MAGIC_OFFSET,
+    FRAME_SIZE,
     LOG_HEADER_SIZE,
     SEAL,
     Frame,
     LogHeader,
-    claimed_size,
     decode_frame,
     decode_log_header,
     encode_frame,
     encode_log_header,
+    frame_size,
 )
 from blobkv.errors import CorruptionError, PoisonedError
 
@@ -43,6 +46,7 @@ _MAGIC: Final = FRAME_MAGIC.to_bytes(2, "little")
 # What the search for a later promise may checksum, as a multiple of the log's size: enough
 # for any log that blobkv wrote, and a bound on the time hostile bytes can cost.
 _SEARCH_FACTOR_MAX: Final = 64
+_READ_SIZE: Final = 1 << 20
 
 
 class LogFile(NamedTuple):
@@ -79,9 +83,13 @@ class Log:
         """Make a new log for commits after `sequence`; it and its name are durable."""
         handle = fs.create(f"{directory}/{file.name}")
         header = LogHeader(file.log_id, store_id, file.number, sequence)
-        handle.append(encode_log_header(header))
-        handle.sync()
-        fs.sync_directory(directory)
+        try:
+            handle.append(encode_log_header(header))
+            handle.sync()
+            fs.sync_directory(directory)
+        except BaseException:
+            handle.close()
+            raise
         return cls(file, handle)
 
     def append(self, sequence: int, entries: Entries, ranges: Sequence[Range]) -> int:
@@ -89,7 +97,10 @@ class Log:
 
         Raises:
             OSError: The device refused; the frame was cut back, and the log is as before.
-            PoisonedError: It could not even be cut back.
+            LimitError: The transaction is too large for a frame; nothing was written.
+            PoisonedError: The frame could not even be cut back.
+
+        After any other exception, an interrupt, the frame may be there or not.
         """
         return self._append(sequence, entries, ranges, COMMIT)
 
@@ -100,7 +111,12 @@ class Log:
         self.synced = max(self.synced, end)
 
     def seal(self, sequence: int) -> None:
-        """Mark the clean end after commit `sequence`; the next `sync` makes it durable."""
+        """Mark the clean end after commit `sequence`. The caller has synced everything before.
+
+        Raises:
+            As `append`.
+        """
+        assert self.synced == self.end
         self._append(sequence, {}, (), SEAL)
 
     def close(self) -> None:
@@ -115,14 +131,13 @@ class Log:
         )
         try:
             self._handle.append(frame)
-        except BaseException as cause:
-            # Also after an interrupt: the frame may be there whole, but nobody was told.
+        except OSError as cause:
             self._cut_back(cause)
             raise
         self.end += len(frame)
         return self.end
 
-    def _cut_back(self, cause: BaseException) -> None:
+    def _cut_back(self, cause: OSError) -> None:
         try:
             self._handle.truncate(self.end)
         except OSError:
@@ -132,29 +147,61 @@ class Log:
             ) from cause
 
 
+class End(NamedTuple):
+    """Where something older than a log ends, and with which commit."""
+
+    path: str
+    offset: int
+    sequence: int
+
+
 class LogReader:
     """Reads a log's frames in order, and can be asked again when the log has grown.
 
     Attributes:
         sealed: Whether the clean end was read.
         sequence: The last commit read, or the one before this log.
+
+    Raises:
+        CorruptionError: The file is not the log that the manifest means.
     """
 
-    def __init__(
-        self, fs: FileSystem, directory: str, file: LogFile, store_id: bytes, sequence: int
-    ) -> None:
+    def __init__(self, fs: FileSystem, directory: str, file: LogFile, store_id: bytes) -> None:
         self._file = fs.open(f"{directory}/{file.name}")
         self._path = file.name
         self._log_id = file.log_id
         self._at = LOG_HEADER_SIZE
         self.sealed = False
-        self.sequence = sequence
-        expected = LogHeader(file.log_id, store_id, file.number, sequence)
         try:
-            self._check_header(expected)
+            header = self._header(file, store_id)
         except BaseException:
             self._file.close()
             raise
+        self.sequence = header.sequence
+
+    @classmethod
+    def open_after(
+        cls, fs: FileSystem, directory: str, file: LogFile, store_id: bytes, older: End
+    ) -> Self:
+        """Open the log that follows `older` without a gap.
+
+        Raises:
+            CorruptionError: What is older ends with another commit than this log follows.
+        """
+        reader = cls(fs, directory, file, store_id)
+        if reader.sequence != older.sequence:
+            reader.close()
+            reason = (
+                f"ends with commit {older.sequence}, though {file.name} goes on after commit "
+                f"{reader.sequence}"
+            )
+            raise CorruptionError(older.path, older.offset, reason)
+        return reader
+
+    @property
+    def end(self) -> End:
+        """How far the log has been read."""
+        return End(self._path, self._at, self.sequence)
 
     @property
     def size(self) -> int:
@@ -166,46 +213,51 @@ class LogReader:
 
         Raises:
             CorruptionError: A valid frame has another sequence than the next.
+
+        Cost: memory for a megabyte, or for the largest frame.
         """
-        base = self._at
-        data = self._file.read(base, self._file.size - base)
+        window, base = b"", self._at
         while not self.sealed:
-            frame = decode_frame(data, self._at - base, self._log_id)
+            frame = decode_frame(window, self._at - base, self._log_id)
             if frame is None:
-                return
+                wanted = frame_size(window, self._at - base) or _READ_SIZE
+                known = len(window) - (self._at - base)
+                window, base = self._file.read(self._at, max(wanted, _READ_SIZE)), self._at
+                if len(window) <= known:
+                    return
+                continue
             self._check_sequence(frame)
-            self._at = base + frame.end
             if frame.kind == SEAL:
-                self.sealed = True
+                # One that was written before its commits were synced promises nothing.
+                self.sealed = frame.synced == self._at
+                if not self.sealed:
+                    return
+                self._at = base + frame.end
             else:
+                self._at = base + frame.end
                 self.sequence = frame.sequence
                 yield frame
 
-    def check_end(self, *, last: bool) -> None:
-        """Decide what ended `frames`.
-
-        Args:
-            last: Whether this is the store's last log, the only one that may be unsealed.
+    def check_end(self) -> None:
+        """Decide what ended `frames`; nothing to say if it was a seal, or a torn tail.
 
         Raises:
             CorruptionError: The bytes there were promised to be a frame.
         """
-        if self.sealed:
-            return
-        if not last:
-            reason = "no valid frame, though a later log says this one was sealed"
-            raise CorruptionError(self._path, self._at, reason)
-        self._check_promises()
+        if not self.sealed:
+            self._check_promises()
 
     def close(self) -> None:
         """Release the file. Idempotent."""
         self._file.close()
 
-    def _check_header(self, expected: LogHeader) -> None:
+    def _header(self, file: LogFile, store_id: bytes) -> LogHeader:
         header = decode_log_header(self._file.read(0, LOG_HEADER_SIZE), self._path)
+        expected = LogHeader(file.log_id, store_id, file.number, header.sequence)
         if header != expected:
             reason = f"this log is {header}, the manifest means {expected}"
             raise CorruptionError(self._path, 0, reason)
+        return header
 
     def _check_sequence(self, frame: Frame) -> None:
         expected = self.sequence + (frame.kind != SEAL)
@@ -216,20 +268,39 @@ class LogReader:
     def _check_promises(self) -> None:
         """Raise CorruptionError if a later valid frame says the log was synced past here."""
         base = self._at
-        data = self._file.read(base, self._file.size - base)
-        budget = _SEARCH_FACTOR_MAX * len(data)
-        found = data.find(_MAGIC, FRAME_MAGIC_OFFSET + 1)
-        while found >= 0:
-            at = found - FRAME_MAGIC_OFFSET
-            frame = decode_frame(data, at, self._log_id)
-            if frame is not None and frame.synced > base:
-                reason = (
-                    f"no valid frame, though the frame at {base + at:#x} says that the log was "
-                    f"synced up to {frame.synced:#x}"
-                )
-                raise CorruptionError(self._path, base, reason)
-            budget -= claimed_size(data, at)
+        size = self._file.size - base
+        budget = _SEARCH_FACTOR_MAX * size
+        for at in self._places_of_magic(base + 1, base + size):
+            claimed = frame_size(self._file.read(at, FRAME_SIZE), 0)
+            if claimed is None or at + claimed > base + size:
+                continue
+            budget -= claimed
             if budget < 0:
                 reason = "no valid frame, and more that look like one than any log could hold"
                 raise CorruptionError(self._path, base, reason)
-            found = data.find(_MAGIC, found + 1)
+            frame = decode_frame(self._file.read(at, claimed), 0, self._log_id)
+            if frame is not None and base < frame.synced <= at and not self._valid_now(base):
+                reason = (
+                    f"no valid frame, though the frame at {at:#x} says that the log was synced "
+                    f"up to {frame.synced:#x}"
+                )
+                raise CorruptionError(self._path, base, reason)
+
+    def _valid_now(self, at: int) -> bool:
+        """Look again: a live writer may have written there since `frames` looked."""
+        size = frame_size(self._file.read(at, FRAME_SIZE), 0)
+        if size is None:
+            return False
+        return decode_frame(self._file.read(at, size), 0, self._log_id) is not None
+
+    def _places_of_magic(self, start: int, stop: int) -> Iterator[int]:
+        """Yield where frames may start in [start, stop), by their magic, in order."""
+        at = start + FRAME_MAGIC_OFFSET
+        while at < stop:
+            # One byte more than a piece, since the magic may lie across its end.
+            piece = self._file.read(at, min(_READ_SIZE, stop - at) + 1)
+            found = piece.find(_MAGIC)
+            while found >= 0:
+                yield at + found - FRAME_MAGIC_OFFSET
+                found = piece.find(_MAGIC, found + 1)
+            at += _READ_SIZE

@@ -1,21 +1,20 @@
 """Which files are live: a small text file, replaced as a whole.
 
     {"format": 1, "store": "<32 hex>", "epoch": 7, "sequence": 41, "next": 12}
-    {"table": 9, "size": 18211, "sha256": "<64 hex>"}
-    {"table": 4, "size": 99120, "sha256": "<64 hex>"}
+    {"table": 9, "size": 18211, "crc": 1439486527, "sha256": "<64 hex>"}
+    {"table": 4, "size": 99120, "crc": 3405691582, "sha256": "<64 hex>"}
     {"log": 11, "id": 2864434397}
     {"crc32": "5d84e6e8"}
 
 One JSON object a line, so that a person can read it. The first line describes the store:
 `epoch` counts the manifests, `sequence` is the last commit that the tables hold, `next` is
-the first unused file number. Then come the tables from the newest to the oldest, then the
-logs from the oldest to the newest; what the logs hold is newer than every table. The last
-line's checksum covers every byte before it.
+the first unused file number. Then come the tables, from the newest to the oldest, each with
+the checksum of its footer as `crc`, then the logs, from the oldest to the newest; what the
+logs hold is newer than every table. The last line's checksum covers every byte before it.
 
 A new manifest is written aside, synced, and renamed over the old one, and the directory is
 synced: after a crash the old one or the new one is there. A file that no manifest names is
-no part of the store. Of a failed replacement nobody knows which one the disk kept, so it
-poisons the store, and no file of either is deleted.
+no part of the store.
 
 Source: fjall's and Pebble's manifests, as one readable file instead of a log of edits.
 """
@@ -28,9 +27,9 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from blobkv._engine.format import FORMAT_VERSION
-from blobkv._engine.log import LogFile
+from blobkv._engine.log import End, LogFile
 from blobkv._engine.table import TableFile
-from blobkv.errors import CorruptionError, PoisonedError
+from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
     from blobkv._engine.fs import FileSystem
@@ -66,6 +65,11 @@ class Manifest:
         """The names of all live files but the manifest itself."""
         return {table.name for table in self.tables} | {log.name for log in self.logs}
 
+    @property
+    def end(self) -> End:
+        """Where the tables end and the logs go on."""
+        return End(MANIFEST_NAME, 0, self.sequence)
+
     def encode(self) -> bytes:
         """Return the manifest's bytes."""
         lines: list[dict[str, object]] = [
@@ -77,7 +81,15 @@ class Manifest:
                 "next": self.next_number,
             }
         ]
-        lines += [{"table": t.number, "size": t.size, "sha256": t.sha256} for t in self.tables]
+        lines += [
+            {
+                "table": table.number,
+                "size": table.size,
+                "crc": table.crc,
+                "sha256": table.sha256,
+            }
+            for table in self.tables
+        ]
         lines += [{"log": log.number, "id": log.log_id} for log in self.logs]
         body = "".join(json.dumps(line) + "\n" for line in lines).encode()
         return body + _crc_line(body)
@@ -114,11 +126,19 @@ class Manifest:
             raise _bad(0, f"not a manifest: {cause!r}") from cause
 
     def write(self, fs: FileSystem, directory: str) -> None:
-        """Replace the store's manifest by this one, durably.
+        """Make this the store's manifest, durably.
 
         Raises:
-            OSError: It could not be written aside; the old one is still in force.
-            PoisonedError: Nobody knows which of the two the disk kept.
+            OSError: The device refused; which manifest is in force now is not known.
+        """
+        self.write_aside(fs, directory)
+        self.replace(fs, directory)
+
+    def write_aside(self, fs: FileSystem, directory: str) -> None:
+        """Write the manifest beside the one in force, which stays.
+
+        Raises:
+            OSError: The device refused; nothing has changed.
         """
         aside = f"{directory}/{MANIFEST_ASIDE}"
         if MANIFEST_ASIDE in fs.names(directory):
@@ -130,13 +150,17 @@ class Manifest:
             file.sync()
         finally:
             file.close()
-        try:
-            fs.rename(aside, f"{directory}/{MANIFEST_NAME}")
-            fs.sync_directory(directory)
-        except OSError as cause:
-            raise PoisonedError(
-                f"{MANIFEST_NAME}: replacing it failed; close the store and open it again"
-            ) from cause
+
+    @staticmethod
+    def replace(fs: FileSystem, directory: str) -> None:
+        """Put the manifest that was written aside in force.
+
+        Raises:
+            OSError: The device refused. Nobody knows which of the two it kept, so nothing
+                that either names may be removed, and nothing more be written.
+        """
+        fs.rename(f"{directory}/{MANIFEST_ASIDE}", f"{directory}/{MANIFEST_NAME}")
+        fs.sync_directory(directory)
 
     @classmethod
     def read(cls, fs: FileSystem, directory: str) -> Manifest:
@@ -166,7 +190,9 @@ def _table(line: dict[str, object]) -> TableFile:
     digest = line["sha256"]
     if not isinstance(digest, str):
         raise TypeError(f"a digest is a string, not {digest!r}")
-    return TableFile(_natural(line["table"]), _natural(line["size"]), digest)
+    return TableFile(
+        _natural(line["table"]), _natural(line["size"]), _natural(line["crc"]), digest
+    )
 
 
 def _log(line: dict[str, object]) -> LogFile:
@@ -174,8 +200,8 @@ def _log(line: dict[str, object]) -> LogFile:
 
 
 def _natural(number: object) -> int:
-    if type(number) is not int or not 0 <= number < 1 << 64:
-        raise ValueError(f"{number!r} is no unsigned 64-bit number")
+    if type(number) is not int or not 0 <= number < 1 << 63:
+        raise ValueError(f"{number!r} is no number of 63 bits")
     return number
 
 

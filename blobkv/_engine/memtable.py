@@ -51,7 +51,6 @@ Found = bytes | None | Literal[Absent.ABSENT]
 
 _Chain = tuple[int, Found, "_Chain | None"]
 _CHUNK_COUNT: Final = 256
-_NO_RANGES: Final = Ranges()
 
 
 class Memtable:
@@ -68,6 +67,8 @@ class Memtable:
         self._trail: deque[tuple[int, bytes]] = deque()
         self._order: SortedList[bytes] = SortedList()
         self._ranges: list[tuple[int, Range]] = []
+        # What all of them cover; replaced, never changed, since readers keep it.
+        self._covered = Ranges()
 
     def __len__(self) -> int:
         return len(self._newest)
@@ -86,6 +87,7 @@ class Memtable:
             covered = dict.fromkeys(self._ordered(start, stop, reverse=False))
             self._put(sequence, covered, remember=remember)
             self._ranges.append((sequence, (start, stop)))
+            self._covered = self._covered.joined(start, stop)
         self._put(sequence, entries, remember=remember)
 
     def get(self, key: bytes, sequence: int) -> Found:
@@ -98,9 +100,13 @@ class Memtable:
         return value
 
     def ranges(self, sequence: int) -> Ranges:
-        """Return what range tombstones up to `sequence` cover in older sources."""
-        if not self._ranges:
-            return _NO_RANGES
+        """Return what range tombstones up to `sequence` cover in older sources.
+
+        Cost: O(1) for the newest state, O(range tombstones) for an older one.
+        """
+        covered = self._covered
+        if not self._ranges or self._ranges[-1][0] <= sequence:
+            return covered
         return Ranges(bounds for since, bounds in self._ranges if since <= sequence)
 
     def chunks(
@@ -162,8 +168,13 @@ class Memtable:
     ) -> Iterator[bytes]:
         unordered = len(self._newest) - len(self._order)
         if unordered:
-            # A dict keeps first-insertion order, so the newest keys are its last ones.
-            self._order.update(list(islice(reversed(self._newest), unordered)))
+            try:
+                # A dict keeps first-insertion order, so the newest keys are its last ones.
+                self._order.update(list(islice(reversed(self._newest), unordered)))
+            except BaseException:
+                # An interrupted update leaves a sorted list that is none.
+                self._order = SortedList()
+                raise
         found: Iterator[bytes] = self._order.irange(
             start, stop, inclusive=(not after, False), reverse=reverse
         )

@@ -38,6 +38,9 @@ class Reader(Protocol):
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs in [start, stop) in key order."""
 
+    def count(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many pairs `items` would yield."""
+
 
 class Layers(NamedTuple):
     """What a store consists of at one moment; replaced as a whole, never changed."""
@@ -100,6 +103,11 @@ class Snapshot:
                         yield key, value
             else:
                 yield from zip(keys, values, strict=True)
+
+    def count(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many keys are in [start, stop). Cost: O(n), without a pair made."""
+        chunks = self.chunks(start, stop)
+        return sum(len(keys) - values.count(None) for keys, values in chunks)
 
     def chunks(
         self, start: bytes, stop: bytes | None, *, reverse: bool = False

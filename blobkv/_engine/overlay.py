@@ -20,7 +20,7 @@ from blobkv._engine.memtable import ABSENT
 from blobkv._engine.ranges import Ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from blobkv._engine.merge import Reader
 
@@ -53,7 +53,7 @@ class Overlay:
     def put(self, key: bytes, value: bytes | None) -> None:
         """Set the key's value; None deletes it. O(1), and O(log n) once order was needed."""
         if self._order is not None and key not in self.entries:
-            self._order.add(key)
+            self._change_order(self._order.add, key)
         self.entries[key] = value
         self.version += 1
 
@@ -123,6 +123,12 @@ class Overlay:
             if found is not None:
                 yield key, found
 
+    def count(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many pairs `items` would yield, at its cost unless nothing changed."""
+        if not self:
+            return self._base.count(start, stop)
+        return sum(1 for _ in self.items(start, stop))
+
     def check(self) -> None:
         """Assert every invariant. O(n log n); for tests."""
         self.ranges.check()
@@ -141,10 +147,17 @@ class Overlay:
 
     def _cover(self, start: bytes, stop: bytes | None) -> None:
         covered = list(self._own(start, stop, reverse=False))
+        # The order is made anew when it is next needed.
+        self._order = None
         for key in covered:
             del self.entries[key]
-        if self._order is not None:
-            for key in covered:
-                self._order.remove(key)
         self.ranges.add(start, stop)
         self.version += 1
+
+    def _change_order(self, change: Callable[[bytes], None], key: bytes) -> None:
+        try:
+            change(key)
+        except BaseException:
+            # An interrupted change leaves a sorted list that is none.
+            self._order = None
+            raise

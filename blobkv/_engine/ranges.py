@@ -50,6 +50,13 @@ class Ranges:
         self._starts[first:last] = [start]
         self._stops[first:last] = [stop]
 
+    def joined(self, start: bytes, stop: bytes | None) -> Ranges:
+        """Return these ranges and [start, stop), as new ones. O(ranges)."""
+        both = Ranges()
+        both._starts, both._stops = self._starts.copy(), self._stops.copy()
+        both.add(start, stop)
+        return both
+
     def covers(self, key: bytes) -> bool:
         """Return whether some range holds `key`. O(log ranges)."""
         i = bisect_right(self._starts, key) - 1

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blobkv._engine.compaction import flush
+from blobkv._engine.format import LOG_HEADER_SIZE
 from blobkv._engine.log import LogReader
 from blobkv._engine.manifest import MANIFEST_NAME, Manifest
 from blobkv._engine.memtable import Memtable
@@ -27,13 +29,15 @@ from blobkv._engine.table import Table
 from blobkv.errors import CorruptionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from threading import Lock
 
     from blobkv._engine.format import Frame
     from blobkv._engine.fs import FileSystem
+    from blobkv._engine.table import TableFile
 
-_DATA_NAME: Final = re.compile(r"\d{6,}\.(log|tbl)")
+_DATA_NAME: Final = re.compile(r"([0-9]{6,18})\.(log|tbl)")
+NO_TABLES: Final[dict[TableFile, Table]] = {}
 _READ_ATTEMPTS: Final = 100
 # A store that is opened, written, and closed over and over gathers a small log each time.
 _LOGS_MAX: Final = 8
@@ -85,13 +89,16 @@ def check_present(fs: FileSystem, directory: str) -> None:
         raise UsageError(f"{directory}: no store here; open with create=True") from cause
 
 
-def recover(fs: FileSystem, directory: str, lock: Lock) -> Recovered:
+def recover(
+    fs: FileSystem, directory: str, lock: Lock, known: Mapping[TableFile, Table] = NO_TABLES
+) -> Recovered:
     """Read the store in the directory. Writes nothing.
 
     Args:
         fs: Where the store is.
         directory: Its directory.
         lock: What the memtable orders its keys under.
+        known: Tables that are open already, to be used again.
 
     Raises:
         UsageError: There is no store.
@@ -103,7 +110,7 @@ def recover(fs: FileSystem, directory: str, lock: Lock) -> Recovered:
     for _ in range(_READ_ATTEMPTS):
         manifest = Manifest.read(fs, directory)
         try:
-            return _read(fs, directory, manifest, lock)
+            return _read(fs, directory, manifest, lock, known)
         except FileNotFoundError as cause:
             if Manifest.read(fs, directory).epoch == manifest.epoch:
                 name = str(cause.filename).rpartition("/")[2]
@@ -126,8 +133,8 @@ def settle(
     names = fs.names(directory)
     if not found.clean or len(manifest.logs) > _LOGS_MAX or replayed >= memtable_size:
         # An attempt that failed may have left a file whose number the manifest does not know.
-        used = [int(name.partition(".")[0]) for name in names if _DATA_NAME.fullmatch(name)]
-        number = max([manifest.next_number, *(n + 1 for n in used)])
+        used = (int(match[1]) for name in names if (match := _DATA_NAME.fullmatch(name)))
+        number = max(manifest.next_number, *used, 0) + 1
         file = flush(fs, directory, number, memtable, bottom=not tables)
         if file is not None:
             tables = (Table.open(fs, directory, file), *tables)
@@ -139,14 +146,16 @@ def settle(
             logs=(),
         )
         memtable = Memtable(lock)
-    dead = _dead(names, manifest)
+    dead = _dead(fs, directory, names, manifest)
     if dead or manifest is not found.manifest:
         # Also when nothing else changed: the manifest that was read may be in the kernel's
         # cache only, and what an older one names must not go before a newer one is durable.
         manifest = replace(manifest, epoch=manifest.epoch + 1)
         manifest.write(fs, directory)
         for name in dead:
-            fs.remove(f"{directory}/{name}")
+            # What is no file of ours, or cannot be removed, is no reason not to open.
+            with suppress(OSError):
+                fs.remove(f"{directory}/{name}")
     return Recovered(manifest, tables, memtable, sequence, 0, None)
 
 
@@ -157,28 +166,64 @@ def replay(memtable: Memtable, frames: Iterable[Frame]) -> None:
         memtable.apply(frame.sequence, entries, frame.ranges, remember=False)
 
 
-def _read(fs: FileSystem, directory: str, manifest: Manifest, lock: Lock) -> Recovered:
-    tables = tuple(Table.open(fs, directory, file) for file in manifest.tables)
+def _read(
+    fs: FileSystem,
+    directory: str,
+    manifest: Manifest,
+    lock: Lock,
+    known: Mapping[TableFile, Table],
+) -> Recovered:
+    tables = tuple(
+        known.get(file) or Table.open(fs, directory, file) for file in manifest.tables
+    )
     memtable = Memtable(lock)
-    sequence = manifest.sequence
+    end = manifest.end
     replayed = 0
     tail: LogReader | None = None
     try:
         for file in manifest.logs:
             if tail is not None:
                 tail.close()
-            tail = LogReader(fs, directory, file, manifest.store_id, sequence)
+            tail = LogReader.open_after(fs, directory, file, manifest.store_id, end)
             replay(memtable, tail.frames())
-            tail.check_end(last=file == manifest.logs[-1])
-            sequence = tail.sequence
+            tail.check_end()
+            end = tail.end
             replayed += tail.size
     except BaseException:
         if tail is not None:
             tail.close()
         raise
-    return Recovered(manifest, tables, memtable, sequence, replayed, tail)
+    return Recovered(manifest, tables, memtable, end.sequence, replayed, tail)
 
 
-def _dead(names: Iterable[str], manifest: Manifest) -> list[str]:
+def _dead(
+    fs: FileSystem, directory: str, names: Iterable[str], manifest: Manifest
+) -> list[str]:
     live = manifest.names
-    return [name for name in names if _DATA_NAME.fullmatch(name) and name not in live]
+    dead = []
+    for name in names:
+        match = _DATA_NAME.fullmatch(name)
+        if match is None or name in live:
+            continue
+        if match[2] == "log" and int(match[1]) >= manifest.next_number:
+            _check_unnamed_log(fs, directory, name)
+        dead.append(name)
+    return dead
+
+
+def _check_unnamed_log(fs: FileSystem, directory: str, name: str) -> None:
+    """Refuse a log that is newer than the manifest and has commits.
+
+    A log is named in the manifest before its first frame is written, so this one's manifest
+    was replaced by an older one, and its commits would be lost.
+    """
+    try:
+        file = fs.open(f"{directory}/{name}")
+    except OSError:
+        return
+    try:
+        if file.size > LOG_HEADER_SIZE:
+            reason = f"older than {name}, which it does not name: put the newer manifest back"
+            raise CorruptionError(MANIFEST_NAME, 0, reason)
+    finally:
+        file.close()

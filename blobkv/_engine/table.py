@@ -36,10 +36,18 @@ _VERIFIED_SHIFT: Final = 12
 
 
 class TableFile(NamedTuple):
-    """A table as the manifest names it: its number, its size, and the digest of its bytes."""
+    """A table as the manifest names it.
+
+    Attributes:
+        number: Its number, which is also its file name.
+        size: Bytes in the file.
+        crc: The checksum of its footer, which covers those of all its parts: compared at open.
+        sha256: The digest of the file: compared by `verify`.
+    """
 
     number: int
     size: int
+    crc: int
     sha256: str
 
     @property
@@ -61,7 +69,7 @@ class Table:
         file: What the manifest says of it.
 
     Raises:
-        CorruptionError: The file's size or its footer is not what was written.
+        CorruptionError: The file's size or its footer is not what the manifest says.
     """
 
     def __init__(self, data: Mapped, file: TableFile) -> None:
@@ -73,7 +81,12 @@ class Table:
             raise CorruptionError(self._name, 0, f"{size} bytes long, expected {file.size}")
         layout.check_table_header(data[: layout.TABLE_HEADER_SIZE], self._name)
         footer_at = size - layout.FOOTER_SIZE
-        self.footer = layout.decode_footer(data[footer_at:], max(footer_at, 0), self._name)
+        raw = data[footer_at:]
+        self.footer = layout.decode_footer(raw, max(footer_at, 0), self._name)
+        crc = layout.footer_crc(raw)
+        if crc != file.crc:
+            reason = f"another table: footer checksum {crc:#010x}, expected {file.crc:#010x}"
+            raise CorruptionError(self._name, footer_at, reason)
         self._verified = bytearray((self.footer.hash_offset >> _VERIFIED_SHIFT) + 1)
         self._slots: memoryview | Sequence[int] | None = None
         self._blocks: list[int] | None = None
@@ -232,6 +245,7 @@ class TableWriter:
         self._size = 0
         self._last = b""
         self._tombstones = 0
+        self._blocks_crc = 0
         self._hashes = array("I")
         self._places = array("Q")
         self._offsets: list[int] = []
@@ -273,11 +287,14 @@ class TableWriter:
             size=self._offset + layout.FOOTER_SIZE,
             hash_crc=crc32(hash_index),
             index_crc=crc32(index),
+            blocks_crc=self._blocks_crc,
         )
-        self._write(layout.encode_footer(footer))
+        raw = layout.encode_footer(footer)
+        self._write(raw)
         self._flush()
         self._file.sync()
-        return TableFile(self._number, footer.size, self._digest.hexdigest())
+        crc = layout.footer_crc(raw)
+        return TableFile(self._number, footer.size, crc, self._digest.hexdigest())
 
     def _end_block(self) -> None:
         keys, values = self._keys, self._values
@@ -296,7 +313,9 @@ class TableWriter:
         self._hashes.extend(map(crc32, keys))
         step = 1 << layout.INDEX_SHIFT
         self._places.extend(range(offset, offset + len(keys) * step, step))
-        self._write(layout.encode_block(keys, values, offset))
+        block = layout.encode_block(keys, values, offset)
+        self._blocks_crc = crc32(block[:4], self._blocks_crc)
+        self._write(block)
         self._keys, self._values, self._size = [], [], 0
 
     def _write(self, data: bytes) -> None:

@@ -51,7 +51,8 @@ CRC-32, and nothing in it depends on a clock or on chance: equal entries make eq
         72     8  size          bytes in the file
         80     4  hash_crc      of each part
         84     4  index_crc
-        88    36  zero
+        88     4  blocks_crc    of the crcs of all blocks, 4 bytes each, in order
+        92    32  zero
        124     4  crc           of the 124 bytes before
 
 Invariants:
@@ -89,7 +90,7 @@ _HEADER: Final = Struct("<8sI48x")
 _HEADER_MAGIC: Final = b"blobkv\x00T"
 TABLE_HEADER_SIZE: Final = _HEADER.size + CRC.size
 
-_FOOTER: Final = Struct("<8sI4xQQQQQQQQII36x")
+_FOOTER: Final = Struct("<8sI4xQQQQQQQQIII32x")
 _FOOTER_MAGIC: Final = b"blobkv\x00F"
 FOOTER_SIZE: Final = _FOOTER.size + CRC.size
 
@@ -138,6 +139,7 @@ class Footer(NamedTuple):
     size: int
     hash_crc: int
     index_crc: int
+    blocks_crc: int
 
 
 def encode_table_header() -> bytes:
@@ -155,6 +157,11 @@ def encode_footer(footer: Footer) -> bytes:
     """Return the last 128 bytes of a table."""
     raw = _FOOTER.pack(_FOOTER_MAGIC, FORMAT_VERSION, *footer)
     return raw + CRC.pack(crc32(raw))
+
+
+def footer_crc(data: bytes) -> int:
+    """Return the checksum at a footer's end, which stands for the whole table."""
+    return int(CRC.unpack_from(data, FOOTER_SIZE - CRC.size)[0])
 
 
 def decode_footer(data: bytes, offset: int, path: str) -> Footer:
@@ -208,14 +215,22 @@ def check_block(data: Mapped | bytes, offset: int, base: int, path: str) -> int:
         Its size in bytes.
 
     Raises:
-        CorruptionError: The checksum does not match.
+        CorruptionError: The checksum does not match, or what it covers makes no sense.
     """
     at = offset - base
-    crc, size, _ = _BLOCK.unpack(data[at : at + BLOCK_HEADER_SIZE].ljust(BLOCK_HEADER_SIZE))
-    found = crc32(data[at + 4 : at + size], offset & _U32_MAX)
-    if size < BLOCK_HEADER_SIZE or found != crc:
+    header = data[at : at + BLOCK_HEADER_SIZE].ljust(BLOCK_HEADER_SIZE, b"\x00")
+    crc, size, count = _BLOCK.unpack(header)
+    block = data[at : at + size]
+    found = crc32(block[4:], offset & _U32_MAX)
+    if found != crc:
         reason = f"block checksum is {found:#010x}, expected {crc:#010x}"
         raise CorruptionError(path, offset, reason)
+    first = BLOCK_HEADER_SIZE + 4 * (2 * count + 1)
+    if len(block) != size or first > size:
+        raise CorruptionError(path, offset, f"block of {size} bytes is cut short")
+    bounds = [bound & ~TOMBSTONE_BIT for bound in _bounds(block, count)]
+    if bounds[0] != first or bounds[-1] != size or bounds != sorted(bounds):
+        raise CorruptionError(path, offset, "block's bounds point outside it")
     return int(size)
 
 
@@ -241,6 +256,10 @@ def decode_block(
     for i in tombstones:
         values[i] = None
     return fields[::2], values
+
+
+def _bounds(block: bytes, count: int) -> tuple[int, ...]:
+    return unpack_struct_from(f"<{2 * count + 1}I", block, BLOCK_HEADER_SIZE)
 
 
 def _layout(raw: bytes, count: int) -> tuple[Struct, tuple[int, ...]]:

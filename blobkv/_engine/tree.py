@@ -28,13 +28,15 @@ from blobkv._engine.log import Log, LogFile
 from blobkv._engine.memtable import Memtable
 from blobkv._engine.merge import Layers
 from blobkv._engine.table import Table
-from blobkv.errors import PoisonedError
+from blobkv.errors import ClosedError, PoisonedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from blobkv._engine.fs import FileSystem
     from blobkv._engine.manifest import Manifest
+    from blobkv._engine.memtable import Chunk
+    from blobkv._engine.ranges import Ranges
     from blobkv._engine.recovery import Recovered
     from blobkv._engine.table import TableFile
 
@@ -72,6 +74,7 @@ class Tree:
         self._next_number = found.manifest.next_number
         self._frozen: list[_Frozen] = []
         self._poison: BaseException | None = None
+        self._closed = False
 
     def check_writable(self) -> None:
         """Raise PoisonedError if an earlier write or sync failed."""
@@ -93,13 +96,32 @@ class Tree:
     def open_log(self, sequence: int) -> Log:
         """Make a log for the commits after `sequence`, and name it in the manifest."""
         file = LogFile(self._new_number(), secrets.randbits(32))
-        log = Log.create(self._fs, self._directory, file, self.manifest.store_id, sequence)
+        store_id = self.manifest.store_id
+        try:
+            log = Log.create(self._fs, self._directory, file, store_id, sequence)
+        except BaseException:
+            self._remove([file.name])
+            raise
         try:
             self._switch(lambda manifest: replace(manifest, logs=(*manifest.logs, file)))
         except BaseException:
             log.close()
             raise
         return log
+
+    def stop(self) -> None:
+        """Have every flush and merge end at its next chunk, with ClosedError."""
+        self._closed = True
+
+    def close(self) -> None:
+        """Wait until every flush and merge has ended, and let go of memory and tables.
+
+        When this returns, nothing of this tree writes any more, whatever thread began it.
+        """
+        self.stop()
+        with self._maintenance_lock, self._manifest_lock, self._state_lock:
+            self._frozen.clear()
+            self.layers = Layers(Memtable(self._state_lock), (), ())
 
     def freeze(self, sequence: int) -> None:
         """Put a new memtable in place of the active one, which ends with commit `sequence`.
@@ -118,6 +140,7 @@ class Tree:
     def flush(self) -> None:
         """Write every frozen memtable as a table, the oldest first."""
         with self._maintenance_lock:
+            self._check_open()
             while self._frozen:
                 self._flush_oldest()
 
@@ -129,6 +152,7 @@ class Tree:
     def compact(self, *, everything: bool = False) -> None:
         """Merge tables as they need it, or all of them into one."""
         with self._maintenance_lock:
+            self._check_open()
             while True:
                 tables = self.layers.tables
                 if everything:
@@ -145,9 +169,11 @@ class Tree:
     def _flush_oldest(self) -> None:
         oldest = self._frozen[0]
         tables = self.layers.tables
-        number = self._new_number()
-        file = compaction.flush(
-            self._fs, self._directory, number, oldest.memtable, bottom=not tables
+        memtable = oldest.memtable
+        file = self._write(
+            memtable.chunks(b"", None, oldest.sequence),
+            memtable.ranges(oldest.sequence),
+            bottom=not tables,
         )
         self._replace_tables(
             (*self._opened(file), *tables),
@@ -156,32 +182,54 @@ class Tree:
                 sequence=oldest.sequence,
                 logs=tuple(log for log in manifest.logs if log.number > oldest.last_log),
             ),
+            file,
             flushed=1,
         )
         self.flushes += 1
 
     def _merge(self, tables: tuple[Table, ...], chosen: slice) -> None:
-        bottom = chosen.stop == len(tables)
-        file = compaction.compact(
-            self._fs, self._directory, self._new_number(), tables[chosen], bottom=bottom
+        merged = tables[chosen]
+        file = self._write(
+            compaction.merged_chunks(merged),
+            compaction.merged_ranges(merged),
+            bottom=chosen.stop == len(tables),
         )
         self._replace_tables(
             (*tables[: chosen.start], *self._opened(file), *tables[chosen.stop :]),
             lambda manifest: manifest,
+            file,
             flushed=0,
         )
         self.compactions += 1
+
+    def _write(
+        self, chunks: Iterator[Chunk], ranges: Ranges, *, bottom: bool
+    ) -> TableFile | None:
+        return compaction.write_table(
+            self._fs,
+            self._directory,
+            self._new_number(),
+            self._until_closed(chunks),
+            ranges,
+            bottom=bottom,
+        )
 
     def _replace_tables(
         self,
         tables: tuple[Table, ...],
         change: Callable[[Manifest], Manifest],
+        written: TableFile | None,
         *,
         flushed: int,
     ) -> None:
         files = tuple(table.file for table in tables)
         before = self.manifest.names
-        after = self._switch(lambda manifest: change(replace(manifest, tables=files)))
+        try:
+            after = self._switch(lambda manifest: change(replace(manifest, tables=files)))
+        except BaseException:
+            if written is not None:
+                self._remove_unless_poisoned(written.name)
+            raise
         with self._state_lock:
             active, frozen, _ = self.layers
             self.layers = Layers(active, frozen[: len(frozen) - flushed], tables)
@@ -197,17 +245,20 @@ class Tree:
     def _switch(self, change: Callable[[Manifest], Manifest]) -> Manifest:
         with self._manifest_lock:
             self.check_writable()
+            self._check_open()
             manifest = replace(
                 change(self.manifest),
                 epoch=self.manifest.epoch + 1,
                 next_number=self._next_number,
             )
+            manifest.write_aside(self._fs, self._directory)
             try:
-                manifest.write(self._fs, self._directory)
-            except PoisonedError as error:
+                manifest.replace(self._fs, self._directory)
+                self.manifest = manifest
+            except BaseException as error:
+                # The old one or the new one is in force now, and nobody knows which.
                 self.poison(error)
                 raise
-            self.manifest = manifest
             return manifest
 
     def _new_number(self) -> int:
@@ -216,6 +267,20 @@ class Tree:
             number = self._next_number
             self._next_number += 1
             return number
+
+    def _remove_unless_poisoned(self, name: str) -> None:
+        # Poisoned, the manifest that names it may be in force.
+        if self._poison is None:
+            self._remove([name])
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._directory}: the store was closed meanwhile")
+
+    def _until_closed(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            self._check_open()
+            yield chunk
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in sorted(names):

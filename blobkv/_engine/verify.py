@@ -9,20 +9,25 @@ bad disk is a finding.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from operator import lt
+from struct import error as StructError  # noqa: N812  # It is a class.
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from blobkv._engine import table_format as layout
 from blobkv._engine.log import LogReader
+from blobkv._engine.manifest import MANIFEST_NAME, Manifest
 from blobkv._engine.table import Table
 from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from blobkv._engine.fs import FileSystem
-    from blobkv._engine.manifest import Manifest
+    from blobkv._engine.log import End, LogFile
     from blobkv._engine.table import TableFile
 
 _READ_SIZE: Final = 1 << 20
@@ -72,26 +77,56 @@ class Report:
         return "\n".join([head, *map(str, self.problems)])
 
 
-def verify_files(fs: FileSystem, directory: str, manifest: Manifest) -> Report:
-    """Check every file that the manifest names.
+def verify_files(fs: FileSystem, directory: str, epoch: int) -> Report:
+    """Check the manifest, and every file that it names.
 
     Args:
         fs: Where the store is.
         directory: Its directory.
-        manifest: The manifest in force.
+        epoch: The manifest on disk is this one or a newer one.
 
-    Cost: reads everything once, a table at a time into memory.
+    Cost: reads everything once, a table at a time into memory; again, if a file is missing
+    because the manifest was replaced meanwhile.
     """
-    report = Report()
+    while True:
+        report, manifest = Report(), None
+        with _noting(report, MANIFEST_NAME):
+            manifest = Manifest.read(fs, directory)
+            _verify_all(fs, directory, manifest, epoch, report)
+        if report.ok or not _was_replaced(fs, directory, manifest):
+            return report
+
+
+def _verify_all(
+    fs: FileSystem, directory: str, manifest: Manifest, epoch: int, report: Report
+) -> None:
+    if manifest.epoch < epoch:
+        reason = f"epoch {manifest.epoch} is on disk, but epoch {epoch} was in force already"
+        raise CorruptionError(MANIFEST_NAME, 0, reason)
     for file in manifest.tables:
-        try:
+        with _noting(report, file.name):
             _verify_table(fs, directory, file, report)
-        except CorruptionError as error:
-            report.problems.append(Problem(error.path, error.offset, error.reason))
-        except OSError as error:
-            report.problems.append(Problem(file.name, 0, f"cannot be read: {error}"))
     _verify_logs(fs, directory, manifest, report)
-    return report
+
+
+def _was_replaced(fs: FileSystem, directory: str, manifest: Manifest | None) -> bool:
+    try:
+        return manifest is not None and Manifest.read(fs, directory) != manifest
+    except (CorruptionError, OSError):
+        return False
+
+
+@contextmanager
+def _noting(report: Report, name: str) -> Iterator[None]:
+    try:
+        yield
+    except CorruptionError as error:
+        report.problems.append(Problem(error.path, error.offset, error.reason))
+    except OSError as error:
+        report.problems.append(Problem(name, 0, f"cannot be read: {error}"))
+    except (IndexError, StructError) as error:
+        # Checksums are right, what they cover is not: bytes that no blobkv wrote.
+        report.problems.append(Problem(name, 0, f"makes no sense: {error}"))
 
 
 def _verify_table(fs: FileSystem, directory: str, file: TableFile, report: Report) -> None:
@@ -138,22 +173,30 @@ def _verify_blocks(table: Table, data: bytes, report: Report) -> None:
 
 
 def _verify_logs(fs: FileSystem, directory: str, manifest: Manifest, report: Report) -> None:
-    sequence = manifest.sequence
+    end = manifest.end
     for file in manifest.logs:
-        try:
-            reader = LogReader(fs, directory, file, manifest.store_id, sequence)
-            try:
-                for frame in reader.frames():
-                    report.entries += len(frame.keys) + len(frame.ranges)
-                reader.check_end(last=file == manifest.logs[-1])
-                report.size += reader.size
-            finally:
-                reader.close()
-        except CorruptionError as error:
-            report.problems.append(Problem(error.path, error.offset, error.reason))
+        with _noting(report, file.name):
+            end = _verify_log(fs, directory, manifest.store_id, file, end, report)
+        if not report.ok:
+            # What follows a log that ends too early starts too late: no news.
             return
-        except OSError as error:
-            report.problems.append(Problem(file.name, 0, f"cannot be read: {error}"))
-            return
-        report.logs += 1
-        sequence = reader.sequence
+
+
+def _verify_log(
+    fs: FileSystem,
+    directory: str,
+    store_id: bytes,
+    file: LogFile,
+    older: End,
+    report: Report,
+) -> End:
+    reader = LogReader.open_after(fs, directory, file, store_id, older)
+    try:
+        for frame in reader.frames():
+            report.entries += len(frame.keys) + len(frame.ranges)
+        reader.check_end()
+    finally:
+        reader.close()
+    report.size += reader.size
+    report.logs += 1
+    return reader.end

@@ -28,10 +28,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blobkv._engine.tree import Tree
-from blobkv.errors import BlobKVError
+from blobkv.errors import LimitError
 
 if TYPE_CHECKING:
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.fs import FileSystem, Lock
     from blobkv._engine.log import Log
     from blobkv._engine.manifest import Manifest
     from blobkv._engine.merge import Layers
@@ -60,6 +60,7 @@ class Writer:
         commits: Commits made so far.
         syncs: Syncs of the log so far.
         log_written: Bytes appended to logs so far.
+        lock: The claim on the store's directory.
         failure: What the last flush or compaction in the background failed with, if it did.
     """
 
@@ -72,9 +73,12 @@ class Writer:
         memtable_size: int,
         views: Views,
         state_lock: threading.Lock,
+        lock: Lock,
     ) -> None:
         self.tree = Tree(fs, directory, found, state_lock)
         self.appended = self.visible = found.sequence
+        # The last commit known to be durable; below `visible` after ones that need not be.
+        self._durable = found.sequence
         self.commits = 0
         self.syncs = 0
         self.log_written = 0
@@ -82,6 +86,8 @@ class Writer:
         self._memtable_size = memtable_size
         self._views = views
         self._state_lock = state_lock
+        # Held here, so that a store that is dropped keeps its claim while this still writes.
+        self.lock = lock
         self._sync_lock = threading.Lock()
         self._log: Log | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="blobkv")
@@ -109,6 +115,7 @@ class Writer:
 
         Raises:
             OSError: The device refused; nothing was committed.
+            LimitError: It is too large for a frame; nothing was committed.
             PoisonedError: An earlier write or sync failed.
         """
         self.tree.check_writable()
@@ -118,20 +125,19 @@ class Writer:
         start = log.end
         try:
             end = log.append(sequence, changes.entries, ranges)
-        except BlobKVError as error:
-            self.tree.poison(error)
-            raise
-        try:
             with self._state_lock:
                 at_once = not durable and self.visible == self.appended
-                self.tree.layers.active.apply(
-                    sequence, changes.entries, ranges, remember=not at_once or bool(self._views)
-                )
+                remember = not at_once or self._views.oldest() is not None
+                active = self.tree.layers.active
+                active.apply(sequence, changes.entries, ranges, remember=remember)
                 self.appended = sequence
                 if at_once:
                     self.visible = sequence
+                    self._forget()
+        except (OSError, LimitError):
+            raise
         except BaseException as error:
-            # The log has what the memtable lacks, after an interrupt here or without memory.
+            # The log may have what the memtable lacks: after an interrupt, or without memory.
             self.tree.poison(error)
             raise
         self.commits += 1
@@ -150,22 +156,65 @@ class Writer:
             self._publish(commit.sequence)
 
     def sync(self) -> None:
-        """Make every commit so far durable. The caller holds the write lock."""
-        if self._log is not None:
-            self._sync_through(self._log, self._log.end)
-        self._publish(self.appended)
+        """Make every commit so far durable and visible. Called without any lock.
+
+        Raises:
+            As `settle`.
+        """
+        self.tree.check_writable()
+        appended, log = self.appended, self._log
+        if log is not None:
+            self._sync_through(log, log.end)
+        self._publish(appended)
 
     def freeze(self) -> None:
-        """Seal the log and freeze the memtable. The caller holds the write lock."""
+        """Seal the log and freeze the memtable. The caller holds the write lock.
+
+        Raises:
+            OSError: The device refused; all is as before, unless it was a sync that failed.
+            PoisonedError: An earlier write or sync failed.
+        """
         self.tree.check_writable()
-        log = self._log
-        if log is not None:
-            log.seal(self.appended)
-            self._sync_through(log, log.end)
-            self._publish(self.appended)
-            log.close()
-            self._log = None
+        if self._log is not None:
+            self.sync()
+            try:
+                self._log.seal(self.appended)
+                self._log.close()
+                self._log = None
+            except OSError:
+                raise
+            except BaseException as error:
+                # A seal may be there: nothing may be written behind it.
+                self.tree.poison(error)
+                raise
         self.tree.freeze(self.appended)
+
+    def close(self) -> None:
+        """End the work in the background, seal the log, and release everything. Idempotent.
+
+        When it returns or raises, other than for an interrupt, nothing is written any more.
+
+        Raises:
+            OSError: The log could not be sealed: the next open treats it as after a crash.
+            PoisonedError: Commits that were not to be durable at once never became so.
+        """
+        self.tree.stop()
+        self._pool.shutdown(wait=True)
+        self.tree.close()
+        if self._log is not None:
+            try:
+                if self._durable < self.visible:
+                    self.tree.check_writable()
+                if not self.tree.poisoned:
+                    self.sync()
+                    self._log.seal(self.appended)
+                    self._log.sync()
+            except BaseException as error:
+                self.tree.poison(error)
+                raise
+            finally:
+                self._log.close()
+                self._log = None
 
     def maintain_soon(self) -> None:
         """Flush and compact in the background, as far as there is need."""
@@ -174,27 +223,18 @@ class Writer:
             with suppress(RuntimeError):
                 self._work = self._pool.submit(self._maintain)
 
-    def close(self) -> None:
-        """Finish the work in the background, seal the log, and release it.
-
-        Raises:
-            OSError: The log could not be sealed: the next open treats it as after a crash.
-        """
-        self._pool.shutdown(wait=True)
-        log, self._log = self._log, None
-        if log is not None:
-            try:
-                if not self.tree.poisoned:
-                    log.seal(self.appended)
-                    self._sync_through(log, log.end)
-            finally:
-                log.close()
-
     def _log_with_room(self) -> Log:
         if self._log is not None and self._log.end >= self._memtable_size:
             self._rotate()
         if self._log is None:
-            self._log = self.tree.open_log(self.appended)
+            try:
+                self._log = self.tree.open_log(self.appended)
+            except OSError:
+                raise
+            except BaseException as error:
+                # The manifest may name a log that nobody has, and that nobody would seal.
+                self.tree.poison(error)
+                raise
         return self._log
 
     def _rotate(self) -> None:
@@ -229,8 +269,12 @@ class Writer:
 
     def _publish(self, sequence: int) -> None:
         with self._state_lock:
+            self._durable = max(self._durable, sequence)
             self.visible = max(self.visible, sequence)
-            oldest = self._views.oldest()
-            oldest = self.visible if oldest is None else oldest
-            for memtable in self.tree.layers.memtables:
-                memtable.forget(oldest)
+            self._forget()
+
+    def _forget(self) -> None:
+        oldest = self._views.oldest()
+        oldest = self.visible if oldest is None else oldest
+        for memtable in self.tree.layers.memtables:
+            memtable.forget(oldest)

@@ -304,7 +304,3 @@ class _Lock:
                 self._held = False
                 self._locked.discard(self._path)
                 self._volume.released.notify_all()
-
-    def abandon(self) -> None:
-        # A forked child has a copy of the whole disk, locks included; the parent's stays held.
-        self._held = False

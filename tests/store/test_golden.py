@@ -114,7 +114,7 @@ def test_manifest() -> None:
         epoch=7,
         sequence=41,
         next_number=12,
-        tables=(TableFile(9, 18211, "ab" * 32), TableFile(4, 99120, "cd" * 32)),
+        tables=(TableFile(9, 18211, 7, "ab" * 32), TableFile(4, 99120, 8, "cd" * 32)),
         logs=(LogFile(11, LOG_ID),),
     )
 
@@ -168,14 +168,17 @@ GOLDEN_TABLE_HEADER = (
 GOLDEN_FOOTER = (
     "626c6f626b760046 0100000000000000 c800000000000000 0400000000000000 "
     "0300000000000000 9001000000000000 d821000000000000 6032000000000000 "
-    "c832000000000000 6b33000000000000 dd4b1932f50066d4 0000000000000000 "
-    "0000000000000000 0000000000000000 0000000000000000 0000000084f5efb4"
+    "c832000000000000 6b33000000000000 dd4b1932f50066d4 59b0ebdb00000000 "
+    "0000000000000000 0000000000000000 0000000000000000 000000000e425cbf"
 )
-GOLDEN_TABLE_SHA256 = "0a8fbe2e0956dde3753c80c1d49801372ece7b0725cbc7f9e44baa7b9dad4734"
-GOLDEN_MANIFEST = """\
-{"format": 1, "store": "000102030405060708090a0b0c0d0e0f", "epoch": 7, "sequence": 41, "next": 12}
-{"table": 9, "size": 18211, "sha256": "abababababababababababababababababababababababababababababababab"}
-{"table": 4, "size": 99120, "sha256": "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"}
-{"log": 11, "id": 16909060}
-{"crc32": "0c5ec0a0"}
-"""
+GOLDEN_TABLE_SHA256 = "4314f18134f6f359bb195242f64b517c9127d31e8b43d0fb778f10dd936db46e"
+GOLDEN_MANIFEST = (
+    '{"format": 1, "store": "000102030405060708090a0b0c0d0e0f", "epoch": 7, '
+    '"sequence": 41, "next": 12}\n'
+    '{"table": 9, "size": 18211, "crc": 7, '
+    '"sha256": "abababababababababababababababababababababababababababababababab"}\n'
+    '{"table": 4, "size": 99120, "crc": 8, '
+    '"sha256": "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"}\n'
+    '{"log": 11, "id": 16909060}\n'
+    '{"crc32": "d1dc36bd"}\n'
+)
