@@ -40,6 +40,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from blobmap import local, oci
+from blobmap._map.holding import Explanation, Holding
+from blobmap._map.usage import DiskUsage, UsageRow
+from blobmap._map.work import Work
 from blobmap.contracts import (
     Blob,
     ContentInfo,
@@ -62,12 +65,9 @@ from blobmap.errors import (
     NotImplementedHere,
     Unavailable,
 )
-from blobmap.holding import Explanation, Holding
 from blobmap.local import LocalContent, NativeSnapshotter
 from blobmap.reconcile import Finding, Report
 from blobmap.snapshotter import BlobSnapshotter
-from blobmap.usage import DiskUsage, UsageRow
-from blobmap.work import Work
 
 __all__ = [
     "AlreadyExists",

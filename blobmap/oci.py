@@ -29,6 +29,10 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from blobmap._oci.ingest import chunks_of, drop_stale, ingest
+from blobmap._oci.layer import apply_layer, check_layer
+from blobmap._oci.layout import Layout
+from blobmap._oci.manifest import chain_ids, parse_diff_ids, parse_manifest
 from blobmap.contracts import Image, Kind
 from blobmap.errors import (
     AlreadyExists,
@@ -37,19 +41,15 @@ from blobmap.errors import (
     NotFound,
     NotImplementedHere,
 )
-from blobmap.ingest import chunks_of, drop_stale, ingest
-from blobmap.layer import apply_layer, check_layer
-from blobmap.layout import Layout
-from blobmap.manifest import chain_ids, parse_diff_ids, parse_manifest
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
+    from blobmap._map.work import Work
+    from blobmap._oci.manifest import Descriptor
     from blobmap.contracts import Blob, ContentReader, Mount
-    from blobmap.manifest import Descriptor
     from blobmap.snapshotter import BlobSnapshotter
-    from blobmap.work import Work
 
 # How often to begin again when others remove snapshots that the import builds on.
 _ATTEMPTS_MAX: Final = 5

@@ -36,14 +36,14 @@ from blobmap.errors import FailedPrecondition, NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from blobmap.catalog import Catalog
+    from blobmap._map.catalog import Catalog
+    from blobmap._map.deletions import Deletions
+    from blobmap._map.images import Images
+    from blobmap._map.parts import Parts
+    from blobmap._map.removal import Removal
+    from blobmap._map.schema import Edge
+    from blobmap._map.work import Works
     from blobmap.contracts import ContentInfo, Info
-    from blobmap.deletions import Deletions
-    from blobmap.images import Images
-    from blobmap.parts import Parts
-    from blobmap.removal import Removal
-    from blobmap.schema import Edge
-    from blobmap.work import Works
 
 T = TypeVar("T")
 

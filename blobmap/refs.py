@@ -13,9 +13,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import blobkv
-from blobmap import edges, schema
+from blobmap._map import edges, schema
+from blobmap._map.schema import Edge, Holder, Intent, Scope
 from blobmap.contracts import Blob
-from blobmap.schema import Edge, Holder, Intent, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from blobkv.testing import SimulatedDisk
-    from blobmap.edges import Fault
+    from blobmap._map.edges import Fault
 
 # A scan reads this many rows a view, so that no view stays open while a caller works.
 _PAGE_COUNT: Final = 256

@@ -17,19 +17,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from blobmap import digest as digests
-from blobmap import holding, usage
-from blobmap.catalog import Catalog
-from blobmap.claims import Claims
-from blobmap.deletions import Deletions
+from blobmap._map import holding, usage
+from blobmap._map.catalog import Catalog
+from blobmap._map.claims import Claims
+from blobmap._map.deletions import Deletions
+from blobmap._map.images import Images
+from blobmap._map.mappings import Mappings
+from blobmap._map.parts import Parts, check_methods
+from blobmap._map.removal import Removal
+from blobmap._map.schema import Scope
+from blobmap._map.work import Works
 from blobmap.errors import InvalidArgument
-from blobmap.images import Images
-from blobmap.mappings import Mappings
-from blobmap.parts import Parts, check_methods
 from blobmap.reconcile import Reconciliation
 from blobmap.refs import Refs
-from blobmap.removal import Removal
-from blobmap.schema import Scope
-from blobmap.work import Works
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from blobkv.testing import SimulatedDisk
+    from blobmap._map.holding import Explanation
+    from blobmap._map.usage import DiskUsage
+    from blobmap._map.work import Work
     from blobmap.contracts import Blob, ContentStore, Image, Info, Mount, Snapshotter, Usage
-    from blobmap.holding import Explanation
     from blobmap.reconcile import Report
-    from blobmap.usage import DiskUsage
-    from blobmap.work import Work
 
 
 class BlobSnapshotter:

@@ -31,9 +31,9 @@ from support.images import (
     tar,
 )
 
-from blobmap import archive, compression
+from blobmap._oci import archive, compression
+from blobmap._oci.layer import apply_layer
 from blobmap.errors import BlobMapError, DataLoss, InvalidArgument
-from blobmap.layer import apply_layer
 
 REFUSED: dict[str, list[Member]] = {
     "dot dot": [member("../victim/file", b"x")],

@@ -29,8 +29,8 @@ from support.images import (
 )
 from support.layers import apply, names
 
+from blobmap._oci.layer import Applied, apply_layer
 from blobmap.errors import DataLoss, InvalidArgument
-from blobmap.layer import Applied, apply_layer
 
 NOBODY = 65534
 

@@ -30,8 +30,8 @@ from support.map_model import (
 )
 
 from blobkv.testing import PowerCut
+from blobmap._map.work import Work
 from blobmap.errors import BlobMapError
-from blobmap.work import Work
 
 X, Y, Z, MANIFEST, FOREIGN, ABSENT = BLOBS
 

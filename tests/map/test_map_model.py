@@ -23,8 +23,8 @@ from support.map_model import (
     image_of,
 )
 
+from blobmap._map.work import Work
 from blobmap.contracts import Kind
-from blobmap.work import Work
 
 names = st.sampled_from(NAMES)
 blobs = st.sampled_from(BLOBS[:4])

@@ -26,7 +26,7 @@ from support.importing import (
 
 import blobmap
 from blobmap import BlobSnapshotter, DataLoss, InvalidArgument
-from blobmap.manifest import chain_ids
+from blobmap._oci.manifest import chain_ids
 from blobmap.oci import Progress, Stage, import_layout
 
 

@@ -19,9 +19,10 @@ from support.importing import (
     checked,
 )
 
-from blobmap import BlobSnapshotter, InvalidArgument, NotFound, platforms
+from blobmap import BlobSnapshotter, InvalidArgument, NotFound
+from blobmap._oci import platforms
+from blobmap._oci.platforms import Platform
 from blobmap.oci import import_layout
-from blobmap.platforms import Platform
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from support.importing import (
 
 import blobmap
 from blobmap import BlobSnapshotter
-from blobmap import ingest as ingest_module
+from blobmap._oci import ingest as ingest_module
 from blobmap.contracts import Image
 from blobmap.errors import FailedPrecondition, Unavailable
 from blobmap.oci import Progress, Stage, import_layout

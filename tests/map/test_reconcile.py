@@ -13,9 +13,9 @@ import pytest
 from support.map_model import BLOBS, DATA, MapWorld, image_of, map_world
 
 from blobmap import digest as digests
+from blobmap._map.schema import Intent, incarnation
 from blobmap.contracts import Info
 from blobmap.errors import FailedPrecondition, Unavailable
-from blobmap.schema import Intent, incarnation
 
 X, Y, Z = BLOBS[3:]
 COUNT = 20

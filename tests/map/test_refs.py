@@ -16,13 +16,13 @@ from support.map_model import BLOBS, NAMES, image_of
 import blobkv
 from blobkv.testing import SimulatedDisk
 from blobmap import digest as digests
-from blobmap import schema
-from blobmap.catalog import Catalog
-from blobmap.claims import Claims
+from blobmap._map import schema
+from blobmap._map.catalog import Catalog
+from blobmap._map.claims import Claims
+from blobmap._map.schema import Edge, Intent, Scope
 from blobmap.contracts import Blob
 from blobmap.errors import DataLoss, FailedPrecondition, InvalidArgument
 from blobmap.refs import Refs
-from blobmap.schema import Edge, Intent, Scope
 
 X, Y, Z = BLOBS[:3]
 SCOPE = Scope("default", "default")

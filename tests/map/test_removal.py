@@ -12,13 +12,13 @@ from collections.abc import Iterator
 import pytest
 from support.map_model import BLOBS, DATA, MapWorld, fail, map_world
 
+from blobmap._map.schema import Intent, incarnation
 from blobmap.contracts import Blob, Kind
 from blobmap.errors import (
     FailedPrecondition,
     NotFound,
     Unavailable,
 )
-from blobmap.schema import Intent, incarnation
 
 X, Y, Z = BLOBS[3:]
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from support.map_model import BLOBS, DATA, MapWorld, map_world
 
+from blobmap._map.work import Work
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unavailable
-from blobmap.work import Work
 
 X, Y, Z = BLOBS[:3]
 

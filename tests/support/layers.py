@@ -7,7 +7,7 @@ from pathlib import Path
 
 from support.images import Member, read_tree, tar
 
-from blobmap.layer import Applied, apply_layer
+from blobmap._oci.layer import Applied, apply_layer
 
 
 def apply(root: Path, *members: Member, **options: int) -> Applied:

@@ -33,10 +33,12 @@ BLOBKV = (
 )
 BLOBMAP = (
     ("errors",),
-    ("digest", "filters", "contracts", "locks", "attempts"),
-    ("schema", "edges", "refs"),
-    ("parts", "claims", "catalog", "deletions", "removal", "holding", "work", "usage"),
-    ("images", "mappings", "reconcile"),
+    ("digest", "filters", "contracts", "locks"),
+    ("_map", "_map.attempts", "_map.schema", "_map.edges"),
+    ("refs",),
+    ("_map.parts", "_map.claims", "_map.catalog", "_map.deletions"),
+    ("_map.removal", "_map.holding", "_map.work", "_map.usage", "_map.images", "_map.mappings"),
+    ("reconcile",),
     ("snapshotter",),
     ("local.clock", "local.durable", "local.labels", "local.records", "local.tree"),
     (
@@ -47,8 +49,9 @@ BLOBMAP = (
         "local.native",
         "local",
     ),
-    ("compression", "archive", "attributes", "tree", "layer"),
-    ("platforms", "manifest", "layout_files", "layout", "ingest", "oci"),
+    ("_oci", "_oci.compression", "_oci.archive", "_oci.attributes", "_oci.tree", "_oci.layer"),
+    ("_oci.platforms", "_oci.manifest", "_oci.layout_files", "_oci.layout", "_oci.ingest"),
+    ("oci",),
     ("",),
     ("output", "cli"),
     ("__main__",),

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from blobmap import digest as digests
+from blobmap._oci.platforms import Platform
 from blobmap.errors import InvalidArgument
-from blobmap.platforms import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ from blobmap.errors import NotFound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blobmap.manifest import Descriptor
+    from blobmap._oci.manifest import Descriptor
 
 UNKNOWN: Final = "unknown"
 

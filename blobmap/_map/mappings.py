@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 from blobmap import digest as digests
 from blobmap import filters as filter_language
-from blobmap import locks, schema
+from blobmap import locks
+from blobmap._map import schema
+from blobmap._map.schema import Edge
 from blobmap.contracts import Blob, Info, Kind
 from blobmap.errors import AlreadyExists, FailedPrecondition
-from blobmap.schema import Edge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blobmap.deletions import Deletions
-    from blobmap.parts import Parts
+    from blobmap._map.deletions import Deletions
+    from blobmap._map.parts import Parts
 
 _LOG: Final = logging.getLogger("blobmap")
 

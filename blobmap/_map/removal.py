@@ -25,14 +25,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from blobmap import locks
+from blobmap._map.schema import Intent, incarnation
 from blobmap.errors import FailedPrecondition, NotFound
-from blobmap.schema import Intent, incarnation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blobmap.deletions import Deletions
-    from blobmap.parts import Parts
+    from blobmap._map.deletions import Deletions
+    from blobmap._map.parts import Parts
 
 _LOG: Final = logging.getLogger("blobmap")
 

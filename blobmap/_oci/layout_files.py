@@ -13,10 +13,10 @@ import stat
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from blobmap import digest as digests
-from blobmap.archive import Archive
-from blobmap.compression import decompress, is_compressed
+from blobmap._oci.archive import Archive
+from blobmap._oci.compression import decompress, is_compressed
+from blobmap._oci.manifest import DOCUMENT_SIZE_MAX
 from blobmap.errors import DataLoss, InvalidArgument, NotFound
-from blobmap.manifest import DOCUMENT_SIZE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

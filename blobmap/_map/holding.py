@@ -10,16 +10,16 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blobmap import schema
+from blobmap._map import schema
 from blobmap.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blobmap.catalog import Catalog
+    from blobmap._map.catalog import Catalog
+    from blobmap._map.parts import Parts
+    from blobmap._map.schema import Holder, Scope
     from blobmap.contracts import Snapshotter
-    from blobmap.parts import Parts
-    from blobmap.schema import Holder, Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from blobmap.attempts import Attempts
+from blobmap._map.attempts import Attempts
 from blobmap.errors import InvalidArgument
 from blobmap.locks import Locks
 

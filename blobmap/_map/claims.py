@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import blobkv
-from blobmap import edges, schema
+from blobmap._map import edges, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -23,7 +23,7 @@ from blobmap.errors import DataLoss, InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from blobmap.compression import Source
+    from blobmap._oci.compression import Source
 
 HEADER_SIZE_MAX: Final = 1 << 20
 _CHUNK_SIZE: Final = 1 << 17

@@ -16,7 +16,7 @@ from blobmap import locks
 from blobmap.errors import NotFound
 
 if TYPE_CHECKING:
-    from blobmap.parts import Parts
+    from blobmap._map.parts import Parts
 
 _LOG: Final = logging.getLogger("blobmap")
 

@@ -22,8 +22,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import blobkv
-from blobmap import schema
-from blobmap.schema import Holder, Scope, Tally
+from blobmap._map import schema
+from blobmap._map.schema import Holder, Scope, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

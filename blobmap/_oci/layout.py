@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from blobmap import digest as digests
+from blobmap._oci.layout_files import BLOBS, INDEX, LAYOUT, no_layout, open_files, read_all
+from blobmap._oci.manifest import Descriptor, check_layout, parse_index
+from blobmap._oci.platforms import choose, host
 from blobmap.errors import DataLoss, InvalidArgument, NotFound
-from blobmap.layout_files import BLOBS, INDEX, LAYOUT, no_layout, open_files, read_all
-from blobmap.manifest import Descriptor, check_layout, parse_index
-from blobmap.platforms import choose, host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from blobmap._oci.layout_files import Store
     from blobmap.contracts import ContentReader
-    from blobmap.layout_files import Store
 
 _DEPTH_MAX: Final = 4
 

@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from blobmap import digest as digests
-from blobmap import locks, schema
+from blobmap import locks
+from blobmap._map import schema
 from blobmap.contracts import Kind
 from blobmap.errors import AlreadyExists, FailedPrecondition, NotFound
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from blobmap.claims import Claims
-    from blobmap.deletions import Deletions
-    from blobmap.parts import Parts
-    from blobmap.removal import Removal
+    from blobmap._map.claims import Claims
+    from blobmap._map.deletions import Deletions
+    from blobmap._map.parts import Parts
+    from blobmap._map.removal import Removal
 
 
 class Works:

@@ -14,17 +14,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from blobmap import digest as digests
-from blobmap import locks, schema
+from blobmap import locks
+from blobmap._map import schema
 from blobmap.contracts import Image, Kind
 from blobmap.errors import FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blobmap.catalog import Catalog, Leftovers
-    from blobmap.deletions import Deletions
-    from blobmap.parts import Parts
-    from blobmap.removal import Removal
+    from blobmap._map.catalog import Catalog, Leftovers
+    from blobmap._map.deletions import Deletions
+    from blobmap._map.parts import Parts
+    from blobmap._map.removal import Removal
 
 
 class Images:

@@ -13,7 +13,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blobmap import edges, schema
+from blobmap._map import edges, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

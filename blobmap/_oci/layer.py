@@ -28,17 +28,17 @@ import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from blobmap.archive import Archive
-from blobmap.attributes import Attributes, mode_of, time_ns_of
-from blobmap.compression import EXPANSION_FREE, decompress
+from blobmap._oci.archive import Archive
+from blobmap._oci.attributes import Attributes, mode_of, time_ns_of
+from blobmap._oci.compression import EXPANSION_FREE, decompress
+from blobmap._oci.tree import Path, Tree, parse_path, shown
 from blobmap.errors import DataLoss, InvalidArgument
-from blobmap.tree import Path, Tree, parse_path, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from tarfile import TarInfo
 
-    from blobmap.compression import Source
+    from blobmap._oci.compression import Source
 
 _HIDDEN: Final = b".wh."
 _RESERVED: Final = b".wh..wh."

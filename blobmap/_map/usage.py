@@ -12,8 +12,8 @@ from blobmap.errors import NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blobmap._map.parts import Parts
     from blobmap.contracts import Blob, ContentStore, Info, Kind
-    from blobmap.parts import Parts
 
 _LOG: Final = logging.getLogger("blobmap")
 
