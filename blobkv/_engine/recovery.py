@@ -131,6 +131,7 @@ def settle(
     if tail is not None:
         tail.close()
     names = fs.names(directory)
+    _check_unnamed_logs(fs, directory, names, manifest)
     if not found.clean or len(manifest.logs) > _LOGS_MAX or replayed >= memtable_size:
         # An attempt that failed may have left a file whose number the manifest does not know.
         used = (int(match[1]) for name in names if (match := _DATA_NAME.fullmatch(name)))
@@ -146,7 +147,8 @@ def settle(
             logs=(),
         )
         memtable = Memtable(lock)
-    dead = _dead(fs, directory, names, manifest)
+    live = manifest.names
+    dead = [name for name in names if _DATA_NAME.fullmatch(name) and name not in live]
     if dead or manifest is not found.manifest:
         # Also when nothing else changed: the manifest that was read may be in the kernel's
         # cache only, and what an older one names must not go before a newer one is durable.
@@ -196,34 +198,31 @@ def _read(
     return Recovered(manifest, tables, memtable, end.sequence, replayed, tail)
 
 
-def _dead(
+def _check_unnamed_logs(
     fs: FileSystem, directory: str, names: Iterable[str], manifest: Manifest
-) -> list[str]:
-    live = manifest.names
-    dead = []
-    for name in names:
-        match = _DATA_NAME.fullmatch(name)
-        if match is None or name in live:
-            continue
-        if match[2] == "log" and int(match[1]) >= manifest.next_number:
-            _check_unnamed_log(fs, directory, name)
-        dead.append(name)
-    return dead
-
-
-def _check_unnamed_log(fs: FileSystem, directory: str, name: str) -> None:
+) -> None:
     """Refuse a log that is newer than the manifest and has commits.
 
-    A log is named in the manifest before its first frame is written, so this one's manifest
-    was replaced by an older one, and its commits would be lost.
+    A log is named in the manifest before its first frame is written, so the manifest that
+    named this one was replaced by an older one, and the log's commits would be lost.
     """
-    try:
-        file = fs.open(f"{directory}/{name}")
-    except OSError:
-        return
-    try:
-        if file.size > LOG_HEADER_SIZE:
+    live = manifest.names
+    for name in names:
+        match = _DATA_NAME.fullmatch(name)
+        if match is None or match[2] != "log" or int(match[1]) < manifest.next_number:
+            continue
+        if name not in live and _size(fs, f"{directory}/{name}") > LOG_HEADER_SIZE:
             reason = f"older than {name}, which it does not name: put the newer manifest back"
             raise CorruptionError(MANIFEST_NAME, 0, reason)
+
+
+def _size(fs: FileSystem, path: str) -> int:
+    try:
+        file = fs.open(path)
+    except (OSError, CorruptionError):
+        # No file, whatever it is called: it holds no commits.
+        return 0
+    try:
+        return file.size
     finally:
         file.close()
