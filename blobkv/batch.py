@@ -114,6 +114,9 @@ class Batches:
             _fail(calls, error)
         except BaseException:
             _fail(calls, BlobKVError("the thread that committed was interrupted; look anew"))
+            for call in calls:
+                # One that was just being taken must not be called by the next leader as well.
+                self._withdraw(call)
             raise
         finally:
             transaction.rollback()

@@ -113,8 +113,10 @@ class Store:
             self._check_open()
             sequence = self._source.visible
             session = Session(sequence, Snapshot(self._source.layers, sequence))
+            # Before it counts as open: from there on somebody must be there to end it.
+            transaction = Transaction(session, release=self._views.release)
             self._views.add(session)
-        return Transaction(session, release=self._views.release)
+        return transaction
 
     def update(self, *, durable: bool = True) -> Transaction:
         """Return a transaction that reads the newest state and changes it.
@@ -335,9 +337,10 @@ class Store:
         return self._released
 
     def _release_claim(self) -> None:
-        self._released = True
         if isinstance(self._source, Writer):
             self._source.lock.release()
+        # Last: one that is interrupted before it has let go can be closed again.
+        self._released = True
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
@@ -345,7 +348,10 @@ class Store:
         try:
             yield
         finally:
-            self._release()
+            # As `_release`, but not by a call: an interrupt could come before it begins, and
+            # here nobody would try again.
+            self._updating = None
+            self._write_lock.release()
 
     def _freeze(self) -> Writer:
         writer = self._writer()

@@ -103,5 +103,7 @@ class Transaction(Entries):
             self.rollback()
 
     def __del__(self) -> None:
-        # One that was dropped must not hold the write lock, or old versions, for ever.
-        self.rollback()
+        # One that was dropped must not hold the write lock, or old versions, for ever. One that
+        # an interrupt kept from being made holds nothing.
+        if hasattr(self, "_release"):
+            self.rollback()

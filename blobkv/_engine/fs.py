@@ -187,6 +187,8 @@ class OSFileSystem:
 
     def lock(self, path: str, timeout: float) -> Lock:
         fd = os.open(path, _LOCK, _FILE_MODE)
+        # Before it is claimed: whatever happens from here on, somebody can give it up.
+        lock = _OSLock(fd)
         try:
             _check_regular(fd, path, links_max=1)
             _claim(fd, path, timeout)
@@ -194,9 +196,9 @@ class OSFileSystem:
             os.ftruncate(fd, 0)
             os.pwrite(fd, holder.encode(), 0)
         except BaseException:
-            os.close(fd)
+            lock.release()
             raise
-        return _OSLock(fd)
+        return lock
 
 
 class _OSWritableFile:

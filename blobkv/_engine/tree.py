@@ -227,7 +227,8 @@ class Tree:
         try:
             after = self._switch(lambda manifest: change(replace(manifest, tables=files)))
         except BaseException:
-            if written is not None:
+            # An interrupt may have come when the manifest was in force already.
+            if written is not None and written.name not in self.manifest.names:
                 self._remove_unless_poisoned(written.name)
             raise
         with self._state_lock:

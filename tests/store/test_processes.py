@@ -47,7 +47,11 @@ def start_writer(path: Path) -> subprocess.Popen[str]:
 def stop(process: subprocess.Popen[str]) -> list[int]:
     """Kill the writer; return what else it had acknowledged."""
     process.kill()
-    rest, _ = process.communicate(timeout=30)
+    assert process.stdout is not None
+    # Not by `communicate`, which misses what `readline` has read ahead.
+    with process.stdout:
+        rest = process.stdout.read()
+    process.wait(timeout=30)
     # The kill may cut the last line short.
     return [int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n")]
 
