@@ -119,9 +119,15 @@ class Batches:
                 self._withdraw(call)
             raise
         finally:
-            transaction.rollback()
-            for call in calls:
-                call.done.set()
+            try:
+                transaction.rollback()
+                for call in calls:
+                    call.done.set()
+            except BaseException:
+                # Interrupted just here: nobody else would tell those who wait.
+                for call in calls:
+                    call.done.set()
+                raise
 
     def _take(self, calls: list[_Call[Any]]) -> None:
         for call in list(self._waiting):
