@@ -101,7 +101,7 @@ def while_it_waits(store: Store, happens: Callable[[], object]) -> None:
         happens()
         return begin()
 
-    store._batches._begin = begin_late  # type: ignore[assignment]
+    store._batches._begin = begin_late
 
 
 def lead_in_a_thread(store: Store) -> None:
