@@ -268,9 +268,12 @@ class Entries(MutableMapping[bytes, bytes]):
         self.delete(key)
 
     def __contains__(self, key: object) -> bool:
-        return (
-            isinstance(key, bytes | bytearray | memoryview) and self.get(bytes(key)) is not None
-        )
+        if isinstance(key, str):
+            # A quiet False would hide the slip of whoever comes from `dbm`.
+            as_bytes(key, "key")
+        if not isinstance(key, bytes | bytearray | memoryview):
+            return False
+        return self.get(bytes(key)) is not None
 
     def __iter__(self) -> Iterator[bytes]:
         return (key for key, _ in self._pairs(b"", None, reverse=False))

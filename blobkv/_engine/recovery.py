@@ -72,21 +72,35 @@ def create(fs: FileSystem, directory: str) -> None:
     names = fs.names(directory)
     if MANIFEST_NAME in names:
         return
-    orphans = [name for name in names if _DATA_NAME.fullmatch(name)]
-    if orphans:
-        reason = f"missing, though {orphans[0]} is there: restore it, or the whole directory"
-        raise CorruptionError(MANIFEST_NAME, 0, reason)
+    _check_not_orphaned(names)
     Manifest(secrets.token_bytes(16)).write(fs, directory)
     # The directory itself may be new, too, made by whoever gave it to us.
     fs.sync_directory(directory.rpartition("/")[0] or "/")
 
 
 def check_present(fs: FileSystem, directory: str) -> None:
-    """Raise UsageError unless the directory holds a store."""
+    """Find the store in the directory.
+
+    Raises:
+        UsageError: There is none.
+        CorruptionError: The directory holds files of a store, but no manifest.
+    """
     try:
-        fs.identity(f"{directory}/{MANIFEST_NAME}")
-    except (FileNotFoundError, NotADirectoryError) as cause:
+        if MANIFEST_NAME in (names := fs.names(directory)):
+            return
+    except FileNotFoundError as cause:
         raise UsageError(f"{directory}: no store here; open with create=True") from cause
+    except NotADirectoryError as cause:
+        raise UsageError(f"{directory}: not a directory; a store is one") from cause
+    _check_not_orphaned(names)
+    raise UsageError(f"{directory}: no store here; open with create=True")
+
+
+def _check_not_orphaned(names: Iterable[str]) -> None:
+    for name in names:
+        if _DATA_NAME.fullmatch(name):
+            reason = f"missing, though {name} is there: restore it, or the whole directory"
+            raise CorruptionError(MANIFEST_NAME, 0, reason)
 
 
 def recover(

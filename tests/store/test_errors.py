@@ -380,3 +380,12 @@ def test_on_commit_runs_after_the_commit_and_only_then(store: blobkv.Store) -> N
         txn.rollback()
 
     assert calls == ["first", "second"]
+
+
+def test_text_asked_for_with_in_is_refused_and_other_types_are_not_there(
+    store: blobkv.Store,
+) -> None:
+    with store.view() as txn:
+        with pytest.raises(UsageError, match="encode text"):
+            assert "k" in txn
+        assert 1 not in txn

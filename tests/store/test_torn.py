@@ -141,3 +141,15 @@ def test_an_older_log_that_ends_early_is_corrupt_though_its_last_commit_is_not_p
         with pytest.raises(CorruptionError) as caught:
             contents(with_file(disk, older, data[:size]))
         assert caught.value.path == older
+
+
+def test_a_store_without_its_manifest_is_not_called_none() -> None:
+    disk = SimulatedDisk()
+    with blobkv.open("/db", fs=disk) as store:
+        with store.update() as txn:
+            txn.put(b"k", b"v")
+    disk.remove("/db/MANIFEST")
+
+    for options in ({"read_only": True}, {"create": False}, {}):
+        with pytest.raises(CorruptionError, match=r"MANIFEST.*missing, though 000001\.log"):
+            blobkv.open("/db", fs=disk, **options)
