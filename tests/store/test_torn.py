@@ -145,9 +145,8 @@ def test_an_older_log_that_ends_early_is_corrupt_though_its_last_commit_is_not_p
 
 def test_a_store_without_its_manifest_is_not_called_none() -> None:
     disk = SimulatedDisk()
-    with blobkv.open("/db", fs=disk) as store:
-        with store.update() as txn:
-            txn.put(b"k", b"v")
+    with blobkv.open("/db", fs=disk) as store, store.update() as txn:
+        txn.put(b"k", b"v")
     disk.remove("/db/MANIFEST")
 
     for options in ({"read_only": True}, {"create": False}, {}):
