@@ -17,6 +17,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from hashlib import sha256
+from struct import error as StructError  # noqa: N812  # It is a class.
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
@@ -120,24 +121,29 @@ class Table:
             return self._get_without_hash(key)
         at = crc * home_count >> 32
         tag = crc & layout.TAG_MASK
-        while slot := slots[at]:
-            if slot >> layout.TAG_SHIFT == tag:
-                offset = slot & layout.OFFSET_MASK
-                if not self._verified[offset >> _VERIFIED_SHIFT]:
-                    self._verify(offset)
-                data = self._data
-                index = slot >> layout.INDEX_SHIFT & layout.INDEX_MASK
-                start, middle, stop = layout.BOUND.unpack_from(
-                    data, offset + layout.BLOCK_HEADER_SIZE + 8 * index
-                )
-                deleted = middle & layout.TOMBSTONE_BIT
-                if deleted:
-                    middle ^= layout.TOMBSTONE_BIT
-                if data[offset + start : offset + middle] == key:
+        try:
+            while slot := slots[at]:
+                if slot >> layout.TAG_SHIFT == tag:
+                    offset = slot & layout.OFFSET_MASK
+                    if not self._verified[offset >> _VERIFIED_SHIFT]:
+                        self._verify(offset)
+                    data = self._data
+                    index = slot >> layout.INDEX_SHIFT & layout.INDEX_MASK
+                    start, middle, stop = layout.BOUND.unpack_from(
+                        data, offset + layout.BLOCK_HEADER_SIZE + 8 * index
+                    )
+                    deleted = middle & layout.TOMBSTONE_BIT
                     if deleted:
-                        return None
-                    return data[offset + middle : offset + stop]
-            at += 1
+                        middle ^= layout.TOMBSTONE_BIT
+                    if data[offset + start : offset + middle] == key:
+                        if deleted:
+                            return None
+                        return data[offset + middle : offset + stop]
+                at += 1
+        except (IndexError, StructError) as cause:
+            # Bytes that no blobkv wrote. Caught, since asking at each probe would cost.
+            offset = self.footer.hash_offset
+            raise CorruptionError(self._name, offset, "hash index points outside") from cause
         return ABSENT
 
     def chunks(
@@ -205,6 +211,10 @@ class Table:
         blocks, self._keys = layout.decode_index(
             raw, footer.blocks, self._name, footer.index_offset
         )
+        ends = (blocks[0], blocks[-1])
+        if ends != (layout.TABLE_HEADER_SIZE, footer.hash_offset) or blocks != sorted(blocks):
+            reason = "block index points outside the blocks"
+            raise CorruptionError(self._name, footer.index_offset, reason)
         # Last, since other threads take it as the sign that the keys are there too.
         self._blocks = blocks
 
