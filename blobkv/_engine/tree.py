@@ -106,6 +106,7 @@ class Tree:
             self._switch(lambda manifest: replace(manifest, logs=(*manifest.logs, file)))
         except BaseException:
             log.close()
+            self._remove_unless_named(file.name)
             raise
         return log
 
@@ -227,9 +228,8 @@ class Tree:
         try:
             after = self._switch(lambda manifest: change(replace(manifest, tables=files)))
         except BaseException:
-            # An interrupt may have come when the manifest was in force already.
-            if written is not None and written.name not in self.manifest.names:
-                self._remove_unless_poisoned(written.name)
+            if written is not None:
+                self._remove_unless_named(written.name)
             raise
         with self._state_lock:
             active, frozen, _ = self.layers
@@ -269,9 +269,10 @@ class Tree:
             self._next_number += 1
             return number
 
-    def _remove_unless_poisoned(self, name: str) -> None:
-        # Poisoned, the manifest that names it may be in force.
-        if self._poison is None:
+    def _remove_unless_named(self, name: str) -> None:
+        # Poisoned, the manifest that names it may be in force. And it is, if an interrupt came
+        # when the switch was done.
+        if self._poison is None and name not in self.manifest.names:
             self._remove([name])
 
     def _check_open(self) -> None:
