@@ -4,18 +4,26 @@ Method: the fixed workload of `support.workload`, with one error injected at eac
 operations: EIO once, ENOSPC once with half of the data written, and EIO from there on. The
 run stops at the first error. Then the power is cut, and the survivors must be the state
 after some commit that is not older than the last acknowledged one.
+
+And: one call, with one error at any of its operations, reads included. There the store goes on,
+and is held to what it acknowledges afterwards.
 """
 
 from __future__ import annotations
 
 import errno
 import random
+from contextlib import suppress
 from functools import partial
+from itertools import count
 
 import pytest
 from support import buckets
+from support.actions import ACTIONS, DURABLE, go_on, keys, put
+from support.actions import open_store as open_filled
 from support.workload import Trace, open_store, run
 
+import blobkv
 from blobkv.errors import PoisonedError
 from blobkv.testing import SimulatedDisk
 
@@ -52,3 +60,39 @@ def test_an_error_at_every_operation(code: int, times: int | None) -> None:
 
 def reached(disk: SimulatedDisk, number: int, _operation: str, _path: str) -> bool:
     return disk.operations >= number
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_store_that_goes_on_after_an_error_loses_no_acknowledged_commit(
+    action: str, code: int
+) -> None:
+    for operation in count(1):
+        disk = SimulatedDisk()
+        store = open_filled(disk, action)
+        reader = blobkv.open("/db", fs=disk, read_only=True)
+        tried = count(1)
+        disk.fail(code, when=lambda *_: next(tried) == operation, kept_size=40)  # noqa: B023
+        with suppress(OSError, PoisonedError):
+            ACTIONS[action](store)
+        reached = next(tried) > operation
+        disk.heal()
+
+        acknowledged = DURABLE | go_on(store)
+        after = disk.crash(random.Random(operation), keep="none")
+        with blobkv.open("/db", fs=after) as survivor:
+            assert survivor.verify().ok
+            assert acknowledged <= keys(survivor)
+        with suppress(OSError, PoisonedError):
+            store.close()
+        with blobkv.open("/db", fs=disk) as store:
+            assert store.verify().ok
+            assert acknowledged <= keys(store)
+            put(store, b"last")
+            assert keys(reader) == keys(store)
+            after = disk.crash(random.Random(operation), keep="none")
+            with blobkv.open("/db", fs=after) as survivor:
+                assert keys(survivor) == keys(store), "shown before, and lost after all"
+        reader.close()
+        if not reached:
+            break

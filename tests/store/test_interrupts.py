@@ -8,87 +8,30 @@ the power is cut, and the store is closed and opened again.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
+from support.actions import ACTIONS, DURABLE, fill, go_on, keys, open_store, put
 from support.interrupts import Interrupts
 
 import blobkv
-from blobkv import Store
-from blobkv.errors import ClosedError, PoisonedError
+from blobkv.errors import PoisonedError
 from blobkv.testing import SimulatedDisk
 
 pytestmark = pytest.mark.slow
 
-# So small that two commits fill a log.
-MEMTABLE_SIZE = 400
-TABLES = (b"older table", b"newer table")
-DURABLE = {*TABLES, b"log"}
 
-
-def put(store: Store, key: bytes, *, durable: bool = True) -> None:
-    with store.update(durable=durable) as txn:
-        txn.put(key, bytes(100))
-
-
-def keys(store: Store) -> set[bytes]:
-    with store.view() as txn:
-        found = list(txn)
-    assert found == sorted(set(found)), "keys are in order, each once"
-    return set(found)
-
-
-def fill(store: Store) -> None:
-    """Put two tables and a log in the store; its last commit is not durable yet."""
-    for key in TABLES:
-        put(store, key)
-        store.flush()
-    put(store, b"log")
-    put(store, b"not durable", durable=False)
-
-
-def fill_logs(store: Store) -> None:
-    for i in range(3):
-        put(store, b"filled %d" % i)
-
-
-def go_on(store: Store) -> set[bytes]:
-    """Commit until the store refuses; return the keys of what it acknowledged."""
-    acknowledged = set()
-    with suppress(ClosedError, PoisonedError):
-        for i in range(3):
-            assert not store._write_lock.locked()
-            put(store, b"later %d" % i)
-            acknowledged.add(b"later %d" % i)
-    return acknowledged
-
-
-ACTIONS: dict[str, Callable[[Store], object]] = {
-    "update": lambda store: put(store, b"new"),
-    "update that need not be durable": lambda store: put(store, b"new", durable=False),
-    "batch": lambda store: store.batch(lambda txn: txn.put(b"new", b"")),
-    "rotation": fill_logs,
-    "view": lambda store: list(store.view().items()),
-    "sync": lambda store: store.sync(),
-    "flush": lambda store: store.flush(),
-    "compact": lambda store: store.compact(),
-    "close": lambda store: store.close(),
-}
-
-
-def was_interrupted(action: Callable[[Store], object], place: int, size: int) -> bool:
+def was_interrupted(action: str, place: int) -> bool:
     """Run the action, interrupted at that place if it has so many; judge what is left."""
     disk = SimulatedDisk()
-    store = blobkv.open("/db", fs=disk, memtable_size=size)
-    fill(store)
+    store = open_store(disk, action)
     reader = blobkv.open("/db", fs=disk, read_only=True)
     seen: set[bytes] = set()
     interrupts = Interrupts(place, first=lambda: seen.update(keys(reader)))
     with suppress(KeyboardInterrupt), interrupts.watching():
-        action(store)
+        ACTIONS[action](store)
         assert interrupts.met < place, "the interrupt was swallowed"
 
     acknowledged = DURABLE | go_on(store)
@@ -110,11 +53,10 @@ def was_interrupted(action: Callable[[Store], object], place: int, size: int) ->
     return interrupts.met >= place
 
 
-@pytest.mark.parametrize("name", ACTIONS)
-def test_an_interrupt_anywhere_loses_no_acknowledged_commit(name: str) -> None:
-    size = MEMTABLE_SIZE if name == "rotation" else 1 << 16
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_interrupt_anywhere_loses_no_acknowledged_commit(action: str) -> None:
     for place in count(1):
-        if not was_interrupted(ACTIONS[name], place, size):
+        if not was_interrupted(action, place):
             break
     assert place > 20
 
