@@ -102,23 +102,41 @@ __all__ = [
 ]
 
 
-def open(root: str | Path) -> BlobSnapshotter:  # noqa: A001 - as in `blobkv.open`.
+def open(  # noqa: A001 - as in `blobkv.open`.
+    root: str | Path, *, lock_timeout: float = 0.0
+) -> BlobSnapshotter:
     """Open the embedded default in the directory `root`, and make it if it does not exist.
 
     Content is in `root`/content, snapshots in `root`/native, the map in `root`/map. Closing
     the snapshotter closes all three.
 
+    Args:
+        root: The directory.
+        lock_timeout: How long to wait for another who has it open, in seconds.
+
     Raises:
         blobkv.LockedError: It is open already, here or in another process.
+        InvalidArgument: `root` is empty, or it or what it is in is no directory.
         FailedPrecondition: A newer blobmap wrote it.
     """
+    if not str(root):
+        raise InvalidArgument("root is empty: give a directory")
     directory = Path(root)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    content = LocalContent(directory / "content")
     try:
-        inner = NativeSnapshotter(directory / "native")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InvalidArgument(f"{directory}: not a directory; give another root") from error
+    content = LocalContent(directory / "content", lock_timeout=lock_timeout)
+    try:
+        inner = NativeSnapshotter(directory / "native", lock_timeout=lock_timeout)
         try:
-            return BlobSnapshotter(inner, content, directory / "map", close_content=True)
+            return BlobSnapshotter(
+                inner,
+                content,
+                directory / "map",
+                close_content=True,
+                lock_timeout=lock_timeout,
+            )
         except BaseException:
             inner.close()
             raise

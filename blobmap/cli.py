@@ -1,19 +1,20 @@
 r"""The command `blobmap`: import images, see what holds what, and remove it again.
 
-What is printed, and how, is in `blobmap.output`; with `--json`, one object a line.
+What is printed, and how, is in `blobmap.output` and `blobmap.listings`; what a name on the
+command line means, in `blobmap.short_names`.
 
 Commands that only look never make a directory. Exit status: 0 done; 1 it failed, or
-`reconcile` found what it did not repair; 2 the call is wrong; 130 interrupted. An error is one
-line on standard error that says what to do. Warnings and the progress bar go there as well.
+`reconcile` or `verify` found what is not repaired; 2 the call is wrong; 130 interrupted. An
+error is one line on standard error that says what to do. Warnings and the progress bar go
+there as well.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import re
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,47 +25,27 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn
 from rich.progress import Progress as Bar
 
 import blobmap
-from blobkv import BlobKVError
-from blobmap import oci
-from blobmap.errors import BlobMapError, NotFound
-from blobmap.output import Column, printable, shorten, show, show_json
+from blobkv import BlobKVError, LockedError
+from blobmap import filters as filter_language
+from blobmap import listings, oci, short_names, verification
+from blobmap.errors import BlobMapError, FailedPrecondition, InvalidArgument, NotFound
+from blobmap.output import Column, printable, shorten, show, show_json, show_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from blobmap import BlobSnapshotter, Image, Info
+    from blobmap import BlobSnapshotter
     from blobmap.output import Record
 
 INTERRUPTED: Final = 130
 
-_SHORT_DIGEST: Final = re.compile(r"[0-9a-f]{12,64}")
+# The options that all commands share, which click takes before the command's name only.
+_SHARED: Final = frozenset({"--root", "--wait"})
 
-_IMAGE_COLUMNS: Final = (
-    Column("NAME", "name"),
-    Column("MANIFEST", "digest"),
-    Column("LAYERS", "layers"),
-    Column("CREATED", "created"),
-)
-_SNAPSHOT_COLUMNS: Final = (
-    Column("NAME", "name"),
-    Column("KIND", "kind"),
-    Column("PARENT", "parent"),
-    Column("BLOB", "blob.digest"),
-    Column("BLOB SIZE", "blob.size", is_size=True),
-)
-_BLOB_COLUMNS: Final = (
-    Column("DIGEST", "digest"),
-    Column("SIZE", "size", is_size=True),
-    Column("HELD BY", "holders"),
-    Column("MEDIA TYPE", "media_type"),
-)
-_USAGE_COLUMNS: Final = (
-    Column("NAME", "name"),
-    Column("KIND", "kind"),
-    Column("BLOB", "blob"),
-    Column("EXCLUSIVE", "exclusive", is_size=True),
-    Column("SHARED", "shared", is_size=True),
-)
+_WAIT_SECONDS: Final = 5.0
+
+# What stands in every root from the first open on; something else may be there as well.
+_PARTS: Final = ("content", "native", "map")
 
 
 def run() -> int:
@@ -73,8 +54,11 @@ def run() -> int:
     try:
         status = cli.main(prog_name="blobmap", standalone_mode=False)
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx is not None else "blobmap"
-        return _fail(f"{error.format_message()} See: {command} --help", error.exit_code)
+        place = "blobmap" if error.ctx is None else error.ctx.command_path
+        message = error.format_message()
+        if isinstance(error, click.NoSuchOption) and error.option_name in _SHARED:
+            message = f"{error.option_name} goes before the command's name."
+        return _fail(f"{message} See: {place} --help", error.exit_code)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except click.Abort:
@@ -82,7 +66,9 @@ def run() -> int:
     return status if isinstance(status, int) else 0
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True
+)
 @click.option(
     "--root",
     type=click.Path(path_type=Path),
@@ -91,9 +77,17 @@ def run() -> int:
     metavar="DIR",
     help="Where everything is kept.",
 )
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=_WAIT_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another who is using DIR.",
+)
 @click.version_option(package_name="blobkv")
 @click.pass_context
-def cli(context: click.Context, root: Path | None) -> None:
+def cli(context: click.Context, root: Path | None, wait: float) -> None:
     """Keep images as snapshots and blobs, and know what holds what.
 
     \b
@@ -101,28 +95,61 @@ def cli(context: click.Context, root: Path | None) -> None:
       skopeo copy docker://debian:12 oci:debian:12
       blobmap --root store import debian
       blobmap --root store ls
+
+    Lists have a line of headings, and tabs between columns unless on a terminal; scripts
+    should use --json. Exit status: 0 done, 1 failed or something found, 2 a wrong call.
     """  # noqa: D301 - click takes the character, and keeps the lines as they are.
-    context.obj = root
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
+    context.obj = (root, wait)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What all commands share: where things are, and how to print."""
+    """What all commands share: where things are, how long to wait, and how to print."""
 
     root: Path
+    wait: float
     as_json: bool
+
+    @property
+    def is_root(self) -> bool:
+        """Whether something was imported here."""
+        return (self.root / "map").is_dir()
 
     def open(self, *, create: bool = False) -> BlobSnapshotter:
         """Open what is under the root; make it only if asked to."""
-        if not create and not (self.root / "map").is_dir():
+        if self.root.exists() and not self.root.is_dir():
+            raise InvalidArgument(f"{self.root}: not a directory; give another --root")
+        if create:
+            self._refuse_foreign()
+        elif not self.is_root:
             raise NotFound(
                 f"{self.root}: nothing was imported here; see: blobmap import --help"
             )
-        return blobmap.open(self.root)
+        try:
+            return blobmap.open(self.root, lock_timeout=self.wait)
+        except LockedError as error:
+            holder = "another process" if error.pid is None else f"process {error.pid}"
+            raise click.ClickException(
+                f"{self.root}: {holder} is using it, still after {self.wait:g} s; "
+                "try again later, or wait longer with --wait SECONDS"
+            ) from error
 
     def show(self, records: Iterable[Record], columns: tuple[Column, ...]) -> None:
         """Print records."""
         show(records, columns, as_json=self.as_json)
+
+    def _refuse_foreign(self) -> None:
+        """Refuse to make a root of a directory in which there are other things."""
+        if not self.root.is_dir() or any((self.root / part).is_dir() for part in _PARTS):
+            return
+        if any(self.root.iterdir()):
+            raise FailedPrecondition(
+                f"{self.root}: not empty, and nothing was imported here; "
+                "give an empty or a new directory as --root"
+            )
 
 
 def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
@@ -133,10 +160,13 @@ def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
         @functools.wraps(function)
         @click.pass_context
         def run_command(context: click.Context, /, *, as_json: bool, **own: Any) -> None:
-            if context.obj is None:
+            root, wait = context.obj
+            if root is None or not str(root):
                 raise click.UsageError("Say where with --root DIR or BLOBMAP_ROOT.", context)
+            if "" in own.values():
+                raise click.UsageError("A name is empty.", context)
             with _failures():
-                function(Call(context.obj, as_json), **own)
+                function(Call(root, wait, as_json), **own)
 
         return cli.command(name=name)(run_command)
 
@@ -151,17 +181,28 @@ def import_(call: Call, layout: Path, ref: str | None) -> None:
 
     LAYOUT is an OCI image layout: a directory, or a tar of one, plain, gzip, or zstd. An image
     of the same name is replaced. A layer that is there already is not stored twice.
+
+    Columns: NAME, MANIFEST, LAYERS, CREATED.
     """
-    with call.open(create=True) as target, _bar() as progress:
+    if not call.is_root:
+        oci.probe_layout(layout, ref=ref)
+    with call.open(create=True) as target, _bar() as show_progress:
+
+        def progress(event: oci.Progress) -> None:
+            show_progress(event.stage.value, event.digest, event.done, event.total)
+
         imported = oci.import_layout(target, layout, progress=progress, ref=ref)
-    call.show(map(_image_record, imported), _IMAGE_COLUMNS)
+    call.show(map(listings.image, imported), listings.IMAGES)
 
 
 @command("images")
 def images(call: Call) -> None:
-    """Print the images."""
+    """Print the images.
+
+    Columns: NAME, MANIFEST, LAYERS, CREATED.
+    """
     with call.open() as target:
-        call.show(map(_image_record, target.images()), _IMAGE_COLUMNS)
+        call.show(map(listings.image, target.images()), listings.IMAGES)
 
 
 @command("ls")
@@ -169,70 +210,86 @@ def images(call: Call) -> None:
 def ls(call: Call, filters: tuple[str, ...]) -> None:
     """Print the snapshots, each with the blob it stands for.
 
+    Columns: NAME, KIND, PARENT, BLOB, BLOB SIZE.
+
     With FILTERs, those that some filter matches. A filter is in containerd's language:
 
     \b
       kind==committed               of a kind
       parent~=^sha256:              a pattern
       labels.mine==yes,blob         several conditions; has a blob
+
+    Fields are name, parent, kind, labels.KEY, blob, blob.digest, blob.diff_id, and
+    blob.media_type. Any other is absent, and equal to nothing but "".
     """  # noqa: D301 - as above.
+    try:
+        filter_language.parse(*filters)
+    except InvalidArgument as error:
+        raise click.UsageError(f"{error}.", click.get_current_context()) from error
     with call.open() as target:
-        call.show(map(_snapshot_record, target.walk(*filters)), _SNAPSHOT_COLUMNS)
+        call.show(map(listings.snapshot, target.walk(*filters)), listings.SNAPSHOTS)
 
 
 @command("blobs")
 def blobs(call: Call) -> None:
-    """Print the blobs that snapshots and images hold."""
+    """Print the blobs that snapshots and images hold.
+
+    Columns: DIGEST, SIZE, HELD BY (how many do), MEDIA TYPE (where a snapshot stands for it).
+    """
     with call.open() as target:
-        call.show(_blob_records(target), _BLOB_COLUMNS)
+        call.show(listings.blobs(target), listings.BLOBS)
 
 
 @command("usage")
 def usage(call: Call) -> None:
     """Print what each snapshot costs in bytes, and last the total.
 
-    EXCLUSIVE goes when the snapshot goes. SHARED is its blob, if something else holds that
-    too; the total counts it once.
+    Columns: NAME, KIND, BLOB, EXCLUSIVE, SHARED. EXCLUSIVE goes when the snapshot goes. SHARED
+    is its blob, if something else holds that too; the total counts it once.
     """
     with call.open() as target:
         rows = target.disk_usage()
     shared = sum(rows.shared.values())
     total: Record = {"exclusive": rows.size - shared, "shared": shared}
     if call.as_json:
-        call.show(map(_usage_record, rows), _USAGE_COLUMNS)
+        call.show(map(listings.usage, rows), listings.USAGE)
         show_json({"total": {**total, "size": rows.size}})
     else:
-        call.show([*map(_usage_record, rows), {"name": "total", **total}], _USAGE_COLUMNS)
+        call.show([*map(listings.usage, rows), {"name": "total", **total}], listings.USAGE)
 
 
 @command("explain")
-@click.argument("digest")
-def explain(call: Call, digest: str) -> None:
-    """Print who holds the blob DIGEST, and who holds those, as a tree.
+@click.argument("name", metavar="DIGEST|SNAPSHOT")
+def explain(call: Call, name: str) -> None:
+    """Print who holds a blob, and who holds those, as a tree.
 
-    The first digits of the digest will do, if no other blob's starts so.
+    Of a SNAPSHOT, the blob it stands for. Of a digest, or of a snapshot's name that is one,
+    the first digits will do, at least four, with or without "sha256:", if no other starts so.
     """
     with call.open() as target:
-        known = {info.digest for info in target.content.walk()}
-        known |= {blob.digest for blob in target.blobs()}
-        explanation = target.explain(_resolve(digest, known))
+        digest, snapshot = short_names.blob_of(target, name)
+        explanation = target.explain(digest)
     if call.as_json:
-        show_json(asdict(explanation))
-    else:
-        click.echo("\n".join(printable(line) for line in str(explanation).split("\n")))
+        show_json({"snapshot": snapshot, **asdict(explanation)})
+        return
+    if snapshot is not None:
+        show_text(f"snapshot {snapshot} stands for")
+    show_text(*str(explanation).split("\n"))
 
 
 @command("rm")
 @click.argument("name", metavar="IMAGE|SNAPSHOT")
 def rm(call: Call, name: str) -> None:
-    """Remove an image with its snapshots, or one snapshot; and their blobs.
+    """Remove an image with its snapshots, or a snapshot of no image; and their blobs.
 
-    What another image or snapshot needs stays. Of a name that both have, it is the image.
+    What another image or snapshot needs stays; a snapshot that an image lists is not removed
+    alone. Of a name that both have, it is the image. Of a snapshot's name that is a digest,
+    the first digits will do, at least four, with or without "sha256:", if no other starts so.
     """
     with call.open() as target:
-        kind = _remove(target, name)
+        kind, removed = short_names.remove(target, name)
     if call.as_json:
-        show_json({"removed": kind, "name": name})
+        show_json({"removed": kind, "name": removed})
 
 
 @command("reconcile")
@@ -241,120 +298,59 @@ def rm(call: Call, name: str) -> None:
 def reconcile(call: Call, *, dry_run: bool, force: bool) -> None:
     """Compare the map with the snapshots and the content, and repair it.
 
-    Exit status 1 if something was found that is not repaired.
+    Names and sizes are compared; for the bytes, see verify. Exit status 1 if something was
+    found that is not repaired.
     """
+    refused = None
     with call.open() as target:
-        report = target.reconcile(dry_run=dry_run, force=force)
+        try:
+            report = target.reconcile(dry_run=dry_run, force=force)
+        except FailedPrecondition as error:
+            refused = f"{error} with --force"
+            report = target.reconcile(dry_run=True)
     if call.as_json:
-        show_json(_report_record(report))
+        show_json(listings.report(report, refused=refused))
     else:
-        click.echo("\n".join(printable(line) for line in str(report).split("\n")))
+        show_text(*str(report).split("\n"))
+    if refused is not None:
+        raise click.ClickException(refused)
     if not report.ok:
         raise click.exceptions.Exit(1)
 
 
-def _image_record(image: Image) -> Record:
-    return {
-        "name": image.name,
-        "digest": image.digest,
-        "blobs": list(image.blobs),
-        "snapshots": list(image.snapshots),
-        "layers": len(image.snapshots),
-        "created": image.created.isoformat(timespec="seconds"),
-    }
+@command("verify")
+def verify(call: Call) -> None:
+    """Read every blob, and compare its bytes with its digest.
 
-
-def _snapshot_record(info: Info) -> Record:
-    return {
-        "name": info.name,
-        "parent": info.parent,
-        "kind": info.kind.value,
-        "labels": dict(info.labels),
-        "created": None if info.created is None else info.created.isoformat(),
-        "updated": None if info.updated is None else info.updated.isoformat(),
-        "blob": None if info.blob is None else asdict(info.blob),
-    }
-
-
-def _blob_records(target: BlobSnapshotter) -> Iterator[Record]:
-    for blob in target.blobs():
-        yield {**asdict(blob), "holders": target.references(blob.digest)}
-
-
-def _usage_record(row: blobmap.UsageRow) -> Record:
-    return {
-        "name": row.name,
-        "kind": row.kind.value,
-        "blob": None if row.blob is None else row.blob.digest,
-        "exclusive": row.exclusive,
-        "shared": row.shared,
-        "missing": row.missing,
-    }
-
-
-def _report_record(report: blobmap.Report) -> Record:
-    return {
-        "ok": report.ok,
-        "dry_run": report.dry_run,
-        "edge_count": report.edge_count,
-        "snapshot_count": report.snapshot_count,
-        "blob_count": report.blob_count,
-        "content_count": report.content_count,
-        "unowned_count": report.unowned_count,
-        "counts": dict(report.counts),
-        "repaired": report.repaired,
-        "findings": [asdict(finding) for finding in report.findings],
-    }
-
-
-def _remove(target: BlobSnapshotter, name: str) -> str:
-    """Remove what has the name; return what it was."""
-    try:
-        target.remove_image(name)
-    except NotFound:
-        target.remove(_snapshot_named(target, name))
-        return "snapshot"
-    return "image"
-
-
-def _snapshot_named(target: BlobSnapshotter, name: str) -> str:
-    """Return the snapshot of that name, or the one whose digest a table shows so."""
-    with suppress(NotFound):
-        return target.stat(name).name
-    names: list[str] = []
-    if _SHORT_DIGEST.fullmatch(name):
-        names = [info.name for info in target.walk(f"name~=^sha256:{name}")]
-    if len(names) > 1:
-        raise click.UsageError(f"{name} could be {len(names)} snapshots: give more digits.")
-    if not names:
-        raise NotFound(f"{name}: no image and no snapshot; see: images, ls")
-    return names[0]
-
-
-def _resolve(digest: str, known: Iterable[str]) -> str:
-    """Return the one known digest that starts so."""
-    start = digest if ":" in digest else f"sha256:{digest}"
-    found = sorted(name for name in known if name.startswith(start))
-    if len(found) > 1:
-        raise click.UsageError(f"{digest} could be {len(found)} blobs: give more digits.")
-    if not found:
-        raise NotFound(f"{digest}: no blob's digest starts so; see: blobs")
-    return found[0]
+    Exit status 1 if one is damaged, or missing.
+    """
+    with call.open() as target, _bar() as show_progress:
+        progress = functools.partial(show_progress, "verify")
+        result = verification.verify(target, progress=progress)
+    if call.as_json:
+        show_json(listings.verification(result))
+    else:
+        show_text(*str(result).split("\n"))
+    if not result.ok:
+        raise click.exceptions.Exit(1)
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[oci.Progress], None] | None]:
-    """Show a progress bar on standard error if that is a terminal."""
+def _bar() -> Iterator[Callable[[str, str, int, int], None]]:
+    """Show a progress bar on standard error, if that is a terminal.
+
+    Yields what to call with what is done, the digest, its bytes done, and all its bytes.
+    """
     if not sys.stderr.isatty():
-        yield None
+        yield lambda _what, _digest, _done, _total: None
         return
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("open", total=None)
 
-        def update(event: oci.Progress) -> None:
-            what = f"{event.stage.value} {shorten(event.digest)}"
-            bar.update(task, description=what, completed=event.done, total=event.total)
+        def update(what: str, digest: str, done: int, total: int) -> None:
+            about = f"{what} {shorten(digest)}"
+            bar.update(task, description=about, completed=done, total=total)
 
         yield update
 
@@ -373,9 +369,6 @@ def _failures() -> Iterator[None]:
         yield
     except (BlobMapError, BlobKVError) as error:
         raise click.ClickException(str(error)) from error
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; click knows how to leave.
-        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(f"{where}{error.strerror or error}") from error

@@ -27,11 +27,13 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blobmap._oci.ingest import chunks_of, drop_stale, ingest
 from blobmap._oci.layer import apply_layer, check_layer
 from blobmap._oci.layout import Layout
+from blobmap._oci.layout_files import is_single_pass
 from blobmap._oci.manifest import chain_ids, parse_diff_ids, parse_manifest
 from blobmap.contracts import Image, Kind
 from blobmap.errors import (
@@ -127,6 +129,18 @@ def import_layout(
             return [importer.run(name, manifest) for name, manifest in layout.images(ref)]
 
 
+def probe_layout(path: str | os.PathLike[str], *, ref: str | None = None) -> None:
+    """Raise what `import_layout` would about the layout itself, before there is a target.
+
+    Of a compressed tar only the start is looked at, for it can be read only as a whole.
+
+    Cost: as for opening the layout; no layer is read.
+    """
+    if not is_single_pass(Path(path)):
+        with Layout(path, None) as layout:
+            layout.images(ref)
+
+
 class _Blobs:
     """The content store as an import uses it: a blob is held first, then ingested once."""
 
@@ -154,13 +168,12 @@ class _Blobs:
         """Open a blob that is there."""
         return self._content.reader_at(digest)
 
-    def has(self, digest: str) -> bool:
-        """Tell whether the blob is there."""
+    def has(self, blob: Blob) -> bool:
+        """Tell whether the blob is there, in the size it was recorded with."""
         try:
-            self._content.info(digest)
+            return self._content.info(blob.digest).size == blob.size
         except NotFound:
             return False
-        return True
 
     def ingest(self, layout: Layout, blob: Descriptor) -> None:
         """Have the layout's blob in the content store."""
@@ -266,7 +279,7 @@ class _Importer:
                 f"snapshot {layer.snapshot} is not what its name says: it is {info.kind.value} "
                 f"on {info.parent!r}, not committed on {layer.parent!r}; remove it"
             )
-        if info.blob is None or not self._blobs.has(info.blob.digest):
+        if info.blob is None or not self._blobs.has(info.blob):
             self._map(layer, info.blob, checked=checked)
 
     def _map(self, layer: _Layer, lost: Blob | None, *, checked: bool) -> None:

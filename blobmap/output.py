@@ -1,19 +1,22 @@
 """What the command prints: JSON, plain columns, or a table, from the same records.
 
     --json          one JSON object a line, every field, sizes in bytes, times in ISO 8601
-    a terminal      a table with titles, sizes for people, and digests cut to the twelve
-                    digits that `explain` and `rm` find them by
-    anything else   the same columns with tabs between, no titles, nothing shortened;
+    a terminal      a table with headings, sizes for people, and digests cut to their first
+                    twelve digits, more than `explain` and `rm` need to find them by
+    anything else   the same headings and columns with tabs between, nothing shortened;
                     "-" for nothing
 
 Names come from images and callers, so what cannot be printed is escaped: no name can move a
-terminal's cursor or forge a line.
+terminal's cursor or forge a line. A reader that goes away before the end has seen enough:
+what else would be printed is not, and that is no failure.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -23,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Record = dict[str, object]
 
@@ -55,19 +58,29 @@ class Column:
 
 def show(records: Iterable[Record], columns: Sequence[Column], *, as_json: bool) -> None:
     """Print the records, each as a line or a row."""
-    if as_json:
-        for record in records:
-            show_json(record)
-    elif sys.stdout.isatty():
-        _show_table(records, columns)
-    else:
-        for record in records:
-            click.echo("\t".join(_plain(column.value(record)) for column in columns))
+    with _reader_may_leave():
+        if as_json:
+            for record in records:
+                click.echo(_json(record))
+        elif sys.stdout.isatty():
+            _show_table(records, columns)
+        else:
+            click.echo("\t".join(column.title for column in columns))
+            for record in records:
+                click.echo("\t".join(_plain(column.value(record)) for column in columns))
 
 
 def show_json(record: Record) -> None:
     """Print one JSON object on a line of its own."""
-    click.echo(json.dumps(record, separators=(", ", ": ")))
+    with _reader_may_leave():
+        click.echo(_json(record))
+
+
+def show_text(*lines: str) -> None:
+    """Print lines, each with what cannot be printed escaped."""
+    with _reader_may_leave():
+        for line in lines:
+            click.echo(printable(line))
 
 
 def printable(text: str) -> str:
@@ -92,6 +105,22 @@ def humanize(size: int) -> str:
         amount, unit = amount / 1000, unit + 1
     digits = 0 if unit == 0 or amount >= 99.95 else 1 if amount >= 9.995 else 2
     return f"{amount:.{digits}f} {_UNITS[unit]}"
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End quietly when nobody reads standard output any more, and print no more there."""
+    try:
+        yield
+    except BrokenPipeError:
+        # Python flushes once more at its end, and must have where to.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _json(record: Record) -> str:
+    return json.dumps(record, separators=(", ", ": "))
 
 
 def _plain(value: object) -> str:

@@ -11,12 +11,14 @@ comes after all is compared, and looks at each thing again, under its lock, befo
     snapshot other  an edge of an earlier life of the key         drops the edge
     blob missing    held, but not in the content store            nothing: data was lost
     blob size       another size than was recorded                nothing: data was lost
-    image broken    an image lists a snapshot that is not there   nothing: import it again
+    image broken    an image lists a snapshot that is not there   nothing: data was lost
     cache wrong     the reverse index or a tally                  makes it anew from the edges
     removal open    a removal without an end                      ends it
     leftover open   snapshots of an image that is gone            removes them
     work open       claims of work that is over                   drops them
     deletion open   a blob whose deletion failed so far           tries it again
+
+No bytes are read: `blobmap.verification` does that.
 
 An edge to a blob that is missing is kept: the snapshot is still what that blob was, and
 importing the image again brings the blob back. Blobs in the content store that the map never
@@ -60,6 +62,16 @@ LEFTOVER: Final = "leftover open"
 WORK: Final = "work open"
 DELETION: Final = "deletion open"
 
+# What is left to do where repair can do nothing, or could not.
+_REMEDIES: Final = {
+    MISSING: "import the images again that `explain` names for them",
+    SIZE: "import the images again that `explain` names for them",
+    BROKEN: "import them again, or remove them",
+    REMOVAL: "reconcile again when the snapshotter works",
+    LEFTOVER: "reconcile again when the snapshotter works",
+    DELETION: "reconcile again when the content store works",
+}
+
 # More than one mapping in so many is too many to drop unasked.
 _LOSS_FACTOR: Final = 10
 
@@ -96,7 +108,7 @@ class Report:
         release_count: Rows of the index that have no edge; dropping one may free its blob.
         findings: What is not as it should be; of each kind at most the first 1,000.
         counts: How many findings there are, by kind.
-        repaired: How many of them are repaired now.
+        repairs: How many of those are repaired now, by kind.
     """
 
     dry_run: bool
@@ -108,7 +120,12 @@ class Report:
     release_count: int = 0
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    repaired: int = 0
+    repairs: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def repaired(self) -> int:
+        """How many findings are repaired now."""
+        return self.repairs.total()
 
     @property
     def ok(self) -> bool:
@@ -131,9 +148,19 @@ class Report:
         unlisted = self.counts.total() - len(self.findings)
         if unlisted:
             lines.append(f"and {unlisted} more")
-        did = "nothing repaired: dry run" if self.dry_run else f"{self.repaired} repaired"
-        lines.append(f"{self.counts.total()} findings, {did}" if self.counts else "all is well")
+        lines += self._conclusion()
         return "\n".join(lines)
+
+    def _conclusion(self) -> Iterator[str]:
+        count = self.counts.total()
+        if not count:
+            yield "all is well: names and sizes agree; bytes were not read"
+            return
+        did = "nothing repaired: dry run" if self.dry_run else f"{self.repaired} repaired"
+        yield f"{count} finding{'' if count == 1 else 's'}, {did}"
+        for kind, remedy in _REMEDIES.items():
+            if self.counts[kind] > self.repairs[kind]:
+                yield f"to do about {kind}: {remedy}"
 
 
 class Reconciliation:
@@ -268,11 +295,11 @@ class Reconciliation:
         after = Report(dry_run=False)
         self._list_unfinished(after)
         for kind in (GONE, OTHER, CACHE, REMOVAL, LEFTOVER, WORK, DELETION):
-            report.repaired += max(report.counts[kind] - after.counts[kind], 0)
+            report.repairs[kind] = max(report.counts[kind] - after.counts[kind], 0)
         for finding in report.findings:
             if finding.kind in {MISSING, SIZE} and not self._parts.refs.count(finding.subject):
                 # Nothing stands for it any more.
-                report.repaired += 1
+                report.repairs[finding.kind] += 1
         known = set(report.findings)
         for finding in after.findings:
             if finding not in known:
@@ -287,7 +314,8 @@ class Reconciliation:
                 if self._judge(key, edge) is None:
                     continue
                 self._parts.refs.drop_edge(key, edge)
-            _LOG.warning("dropped the mapping of %r to %s", key, edge.blob.digest)
+            # Not a warning: the report says it, to whoever asked for it.
+            _LOG.info("dropped the mapping of %r to %s", key, edge.blob.digest)
             self._deletions.carry_out(edge.blob.digest)
 
 
@@ -302,12 +330,12 @@ def _refuse_to_lose_much(report: Report) -> None:
     if lost_count and not report.snapshot_count:
         raise FailedPrecondition(
             f"the snapshotter looks empty, the map has {known_count} mappings: is it the "
-            "right one, and mounted? Nothing was repaired; pass force=True to drop them"
+            "right one, and mounted? Nothing was repaired; if they are to go, force it"
         )
     if lost_count * _LOSS_FACTOR > known_count:
         raise FailedPrecondition(
             f"{lost_count} of {known_count} mappings would be dropped, over a tenth: "
-            "nothing was repaired; look with dry_run=True, and pass force=True to drop them"
+            "nothing was repaired; look with a dry run and, if they are to go, force it"
         )
 
 

@@ -41,14 +41,22 @@ class Refs:
         self.scope: Final = scope
 
     @classmethod
-    def open(cls, root: str | Path, scope: Scope, *, fs: SimulatedDisk | None = None) -> Self:
+    def open(
+        cls,
+        root: str | Path,
+        scope: Scope,
+        *,
+        lock_timeout: float = 0.0,
+        fs: SimulatedDisk | None = None,
+    ) -> Self:
         """Open the map in the directory `root`, and make it if it does not exist.
 
         Raises:
-            blobkv.LockedError: It is open already, here or in another process.
+            blobkv.LockedError: It is open already, here or in another process, and still is
+                after `lock_timeout` seconds.
             FailedPrecondition: The directory holds a newer map, or another kind of store.
         """
-        store = blobkv.open(root, fs=fs)
+        store = blobkv.open(root, lock_timeout=lock_timeout, fs=fs)
         try:
             with store.view() as txn:
                 settled = schema.version_is_settled(txn)

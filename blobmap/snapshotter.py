@@ -63,6 +63,7 @@ class BlobSnapshotter:
         name: The snapshotter's name, which keeps apart what several record in one root.
         namespace: Likewise.
         close_content: Whether `close` closes `content`, too.
+        lock_timeout: How long to wait for another who has the map open, in seconds.
         fs: The file system under the map's store, for tests that cut the power.
 
     Raises:
@@ -80,14 +81,14 @@ class BlobSnapshotter:
         name: str = "default",
         namespace: str = "default",
         close_content: bool = False,
+        lock_timeout: float = 0.0,
         fs: SimulatedDisk | None = None,
     ) -> None:
         check_methods(inner, content)
         if not str(root):
             raise InvalidArgument("root is empty: give the directory of the map")
-        refs = Refs.open(root, Scope(namespace, name), fs=fs)
-        parts = Parts(refs, inner, content)
-        self._parts = parts
+        refs = Refs.open(root, Scope(namespace, name), lock_timeout=lock_timeout, fs=fs)
+        self._parts = parts = Parts(refs, inner, content)
         self._closes_content = close_content
         self._catalog = Catalog(refs)
         self._deletions = Deletions(parts)
@@ -212,6 +213,9 @@ class BlobSnapshotter:
             finally:
                 if self._closes_content:
                     self._parts.content.close()
+
+    def __repr__(self) -> str:
+        return f"BlobSnapshotter({self.inner!r}, {self.content!r})"
 
     def __enter__(self) -> Self:
         return self

@@ -221,7 +221,8 @@ class _Forward:
         if self._seek is not None and offset - self._offset > _CHUNK_SIZE:
             self._jump(self._seek, offset - 1)
         if not self.skip_to(offset):
-            raise DataLoss(f"{self._name}: the tar ends at byte {self._offset} of {offset}")
+            # After a jump nobody knows where it ended.
+            raise DataLoss(f"{self._name}: the tar is cut short: it ends before byte {offset}")
 
     def skip_to(self, offset: int) -> bool:
         """Read on to `offset`; tell whether there were so many bytes."""

@@ -9,6 +9,7 @@ Source: containerd, for the day (its ingests expire after one).
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from blobmap.errors import (
     NotFound,
     Unavailable,
 )
+from blobmap.verification import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +40,8 @@ _PATIENCE_SECONDS: Final = 10.0
 _POLL_SECONDS_MIN: Final = 0.01
 _POLL_SECONDS_MAX: Final = 0.5
 
+_log: Final = logging.getLogger(__name__)
+
 
 def ingest(
     content: ContentStore,
@@ -50,6 +54,9 @@ def ingest(
 ) -> None:
     """Have the blob in the content store; where it is already, nothing is read.
 
+    One that is there with another size is read: if its bytes are not its own, it was damaged,
+    and is replaced.
+
     Args:
         content: The store.
         digest: The blob's.
@@ -59,13 +66,19 @@ def ingest(
         report: Called with the bytes that are there so far, after each chunk.
 
     Raises:
-        DataLoss: The bytes are not what digest and size say. Nothing is kept of them.
+        DataLoss: The bytes are not what digest and size say, or those that are there have the
+            digest and not the size. Nothing is kept of what came.
         Unavailable: Another writer holds the ingest and makes no progress.
 
     Cost: one pass over what is missing, one sync.
     """
     ref = f"{_REF}{digest}"
-    while (writer := _open(content, ref, digest, size)) is not None:
+    while True:
+        writer = _open(content, ref, digest, size)
+        if writer is None:
+            if _is_there(content, digest, size):
+                return
+            continue
         with writer:
             start = writer.status().offset
             if start > size or not resumable:
@@ -75,7 +88,7 @@ def ingest(
                 _copy(writer, chunks(start), start, report)
                 writer.commit(size, digest)
             except AlreadyExists:
-                break
+                _log.debug("blob %s was ingested meanwhile", digest)
             except FailedPrecondition as error:
                 _abort(content, ref)
                 # What the earlier attempt left may be what is wrong; so once more, without.
@@ -89,7 +102,6 @@ def ingest(
                 raise
             else:
                 return
-    _check_size(content, digest, size)
 
 
 def drop_stale(content: ContentStore) -> None:
@@ -152,7 +164,19 @@ def _abort(content: ContentStore, ref: str) -> None:
         content.abort(ref)
 
 
-def _check_size(content: ContentStore, digest: str, size: int) -> None:
-    there = content.info(digest).size
-    if there != size:
-        raise DataLoss(f"blob {digest} has {there} bytes where its descriptor says {size}")
+def _is_there(content: ContentStore, digest: str, size: int) -> bool:
+    """Return whether the blob is there, whole; delete it if it is damaged."""
+    try:
+        there = content.info(digest).size
+        if there == size:
+            return True
+        with content.reader_at(digest) as reader:
+            found = digest_of(reader, like=digest)
+        if found != digest:
+            _log.warning("blob %s was damaged, and is replaced by the image's", digest)
+            content.delete(digest)
+            return False
+    except NotFound:
+        # Whoever else found it damaged was first.
+        return False
+    raise DataLoss(f"blob {digest} has {there} bytes where its descriptor says {size}")

@@ -46,12 +46,12 @@ class Layout:
         index: What its index lists.
     """
 
-    def __init__(self, path: str | os.PathLike[str], store: Store) -> None:
+    def __init__(self, path: str | os.PathLike[str], store: Store | None) -> None:
         """Open the layout at `path`.
 
         Args:
             path: A directory, or a tar, plain or compressed.
-            store: Takes the blobs of a compressed tar; not used otherwise.
+            store: Takes the blobs of a compressed tar; not used, nor needed, otherwise.
 
         Raises:
             NotFound: There is nothing at `path`.

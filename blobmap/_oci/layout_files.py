@@ -4,6 +4,9 @@ Nothing is unpacked to read them. In a plain tar blobs are read at their offsets
 compressed one nothing can be: it is read once, from first to last, and its blobs go where
 the caller keeps blobs, as they come. So no disk outside the caller's store is used, and no
 byte is written twice; what no image uses is the caller's to drop again.
+
+In a tar the layout may lie at the top, or in one directory there: who packs a directory by
+its name gets the latter.
 """
 
 from __future__ import annotations
@@ -33,8 +36,14 @@ BLOBS: Final = "blobs"
 _DOCKER: Final = {"manifest.json", "repositories"}
 _TAR_MAGIC: Final = b"ustar"
 _TAR_MAGIC_OFFSET: Final = 257
+_TAR_START_SIZE: Final = _TAR_MAGIC_OFFSET + len(_TAR_MAGIC)
+_COMPRESSED_MAGIC_SIZE: Final = 4
 # A FIFO in a layout must not block the reader.
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+_Name = tuple[str, str]
+"""A file in a tar: the folder it is in, "" at the top, and its name in the layout."""
 
 
 class Store(Protocol):
@@ -57,12 +66,12 @@ class Files(Protocol):
         """Release what is held. Idempotent."""
 
 
-def open_files(path: Path, store: Store) -> Files:
+def open_files(path: Path, store: Store | None) -> Files:
     """Open the layout at `path`, whatever it is packed in.
 
     Args:
         path: A directory, or a tar, plain or compressed.
-        store: Takes the blobs of a compressed tar; not used otherwise.
+        store: Takes the blobs of a compressed tar; not used, nor needed, otherwise.
 
     Raises:
         NotFound: There is nothing at `path`.
@@ -71,18 +80,36 @@ def open_files(path: Path, store: Store) -> Files:
 
     Cost: nothing for a directory; a plain tar's headers; all of a compressed tar.
     """
+    if is_single_pass(path):
+        assert store is not None
+        return _CompressedTar(path, store)
+    return _Directory(path) if path.is_dir() else _PlainTar(path)
+
+
+def is_single_pass(path: Path) -> bool:
+    """Tell whether what is at `path` can be read only once: a compressed tar.
+
+    Raises:
+        NotFound: There is nothing at `path`.
+        InvalidArgument: It is neither a directory nor starts as a tar does.
+        DataLoss: It is compressed, and damaged at its start.
+    """
+    if path.is_dir():
+        return False
     try:
-        if path.is_dir():
-            return _Directory(path)
         with path.open("rb") as file:
-            start = file.read(_TAR_MAGIC_OFFSET + len(_TAR_MAGIC))
+            compressed = is_compressed(file.read(_COMPRESSED_MAGIC_SIZE))
+            file.seek(0)
+            source = decompress(file, name=str(path))
+            start = b""
+            while len(start) < _TAR_START_SIZE and (data := source.read(_TAR_START_SIZE)):
+                start += data
     except FileNotFoundError as error:
         raise NotFound(f"{path}: there is no such file or directory") from error
-    if is_compressed(start):
-        return _CompressedTar(path, store)
-    if start[_TAR_MAGIC_OFFSET:] != _TAR_MAGIC:
-        raise InvalidArgument(no_layout(path, "it is neither a directory nor a tar"))
-    return _PlainTar(path)
+    if start[_TAR_MAGIC_OFFSET:_TAR_START_SIZE] != _TAR_MAGIC:
+        what = "a tar that is compressed" if compressed else "a tar"
+        raise InvalidArgument(no_layout(path, f"it is neither a directory nor {what}"))
+    return compressed
 
 
 def no_layout(path: str | os.PathLike[str], reason: str) -> str:
@@ -165,13 +192,15 @@ class _PlainTar:
     """A layout as a tar whose members are read where they are."""
 
     def __init__(self, path: Path) -> None:
-        self._places: dict[str, tuple[int, int]] = {}
+        places: dict[_Name, tuple[int, int]] = {}
         self._file = path.open("rb", buffering=0)
         try:
             archive = Archive(self._file, name=str(path), seek=self._file.seek)
             for member in archive:
                 if (name := _file_name(member)) is not None:
-                    self._places[name] = (member.offset_data, member.size)
+                    places[name] = (member.offset_data, member.size)
+            folder = _folder(places)
+            self._places = {file: place for (at, file), place in places.items() if at == folder}
             _refuse_docker(self._places.keys(), path)
         except BaseException:
             self._file.close()
@@ -191,16 +220,19 @@ class _CompressedTar:
 
     def __init__(self, path: Path, store: Store) -> None:
         self._store = store
-        self._documents: dict[str, bytes] = {}
-        names = set()
+        documents: dict[_Name, bytes] = {}
+        names: set[_Name] = set()
         with path.open("rb") as file:
             archive = Archive(decompress(file, name=str(path)), name=str(path))
             for member in archive:
                 if (name := _file_name(member)) is not None:
                     names.add(name)
-                    self._take(archive, member, name)
+                    if (data := self._take(archive, member, name[1])) is not None:
+                        documents[name] = data
             archive.drain()
-        _refuse_docker(names, path)
+        folder = _folder(names)
+        self._documents = {file: data for (at, file), data in documents.items() if at == folder}
+        _refuse_docker({file for at, file in names if at == folder}, path)
 
     def open(self, name: str) -> ContentReader:
         if (digest := _blob_digest(name)) is not None:
@@ -212,13 +244,15 @@ class _CompressedTar:
     def close(self) -> None:
         self._documents.clear()
 
-    def _take(self, archive: Archive, member: TarInfo, name: str) -> None:
+    def _take(self, archive: Archive, member: TarInfo, name: str) -> bytes | None:
+        """Return a document's bytes; have the store keep a blob, whatever folder it is in."""
         chunks = (data for _, data in archive.data(member))
         if (digest := _blob_digest(name)) is not None:
             self._store.keep(digest, member.size, chunks)
         elif name in {LAYOUT, INDEX}:
             _check_size(member.size, f"{archive.name}: {name}")
-            self._documents[name] = b"".join(chunks)
+            return b"".join(chunks)
+        return None
 
 
 class _InMemory(_Extent):
@@ -232,14 +266,31 @@ class _InMemory(_Extent):
         return self._data[offset : offset + size]
 
 
-def _file_name(member: TarInfo) -> str | None:
-    """Return the layout's name for the tar's member, or None for what is no file of it."""
+def _file_name(member: TarInfo) -> _Name | None:
+    """Return the folder and the layout's name of a member, or None for no file of a layout."""
     name = member.name.removeprefix("./")
-    if not member.isreg() or (name not in {LAYOUT, INDEX, *_DOCKER} and not _blob_digest(name)):
+    if not member.isreg():
+        return None
+    folder, _, rest = name.partition("/")
+    if _is_file(name):
+        found = "", name
+    elif folder and _is_file(rest):
+        found = folder, rest
+    else:
         return None
     if member.sparse is not None:
         raise InvalidArgument(f"{name}: it is stored as a sparse file; make the tar without")
-    return name
+    return found
+
+
+def _is_file(name: str) -> bool:
+    return name in {LAYOUT, INDEX, *_DOCKER} or _blob_digest(name) is not None
+
+
+def _folder(names: Iterable[_Name]) -> str:
+    """Return where the layout is: in the one folder that has one, if the top has none."""
+    folders = {folder for folder, file in names if file == LAYOUT}
+    return folders.pop() if len(folders) == 1 else ""
 
 
 def _blob_digest(name: str) -> str | None:

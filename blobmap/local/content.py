@@ -12,7 +12,8 @@ A blob becomes one in this order, each step durable before the next: its bytes, 
   recorded at the next open, with the file's time and no labels;
 * a record without a file is a blob whose delete nobody was told of: it is dropped then.
 
-Invariant: while the store is open, what exists is what has both.
+Invariant: while the store is open, what exists is what has both. Its size is always the
+file's: were that cut or grown behind the store's back, the record would hide it.
 """
 
 from __future__ import annotations
@@ -55,11 +56,13 @@ class LocalContent:
     digest or filter and `FailedPrecondition` once the store is closed.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], *, clock: Clock = utc_now, lock_timeout: float = 0.0
+    ) -> None:
         """Open the store at `root`; make it if there is none.
 
         Raises:
-            blobkv.LockedError: Another process has it open.
+            blobkv.LockedError: Another has it open, and still after `lock_timeout` seconds.
 
         Cost: O(blobs), to compare names with records.
         """
@@ -69,7 +72,7 @@ class LocalContent:
         make_directory(path / "ingest")
         self._ticker = Ticker(clock)
         self._locks = locks.Locks()
-        self._records = Records(path / "meta")
+        self._records = Records(path / "meta", lock_timeout=lock_timeout)
         try:
             self._match_records_to_files()
             self._ingests = Ingests(path / "ingest", self._records, self._ticker, self._publish)
@@ -78,7 +81,7 @@ class LocalContent:
             raise
 
     def info(self, digest: str) -> ContentInfo:
-        """Return the committed blob's record.
+        """Return the committed blob's record, with the size that its file has now.
 
         Raises:
             NotFound: There is no such blob.
@@ -140,7 +143,7 @@ class LocalContent:
         """
         self.info(digest)
         try:
-            return LocalReader(self._path(digest))
+            return LocalReader(digest, self._path(digest))
         except FileNotFoundError:
             raise _not_found(digest) from None
 
@@ -200,6 +203,9 @@ class LocalContent:
         self._ingests.close()
         self._records.close()
 
+    def __repr__(self) -> str:
+        return f"LocalContent({str(self._blobs.parent)!r})"
+
     def __enter__(self) -> Self:
         return self
 
@@ -239,9 +245,13 @@ class LocalContent:
 
     def _find(self, txn: Transaction, digest: str) -> ContentInfo:
         value = txn.get(_key(digest))
-        if value is None or not self._path(digest).exists():
+        if value is None:
             raise _not_found(digest)
-        return _decode(digest, value)
+        try:
+            size = self._path(digest).stat().st_size
+        except FileNotFoundError:
+            raise _not_found(digest) from None
+        return _decode(digest, value, size)
 
     def _require_absent(self, txn: Transaction, digest: str) -> None:
         if txn.get(_key(digest)) is not None and self._path(digest).exists():
@@ -277,7 +287,8 @@ class LocalContent:
 class LocalReader:
     """One blob, open. It stays readable when the blob is deleted or the store closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, digest: str, path: Path) -> None:
+        self._digest = digest
         self._file = io.FileIO(os.open(path, _READ))
         self._size = os.fstat(self._file.fileno()).st_size
 
@@ -308,6 +319,10 @@ class LocalReader:
     def close(self) -> None:
         """Release the blob. Idempotent."""
         self._file.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._file.closed else "open"
+        return f"<LocalReader {self._digest} of {self._size} bytes, {state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -355,11 +370,11 @@ def _encode(info: ContentInfo) -> bytes:
     )
 
 
-def _decode(digest: str, value: bytes) -> ContentInfo:
+def _decode(digest: str, value: bytes, size: int) -> ContentInfo:
     record = decode(value)
     return ContentInfo(
         digest,
-        record["size"],
+        size,
         datetime.fromisoformat(record["created"]),
         datetime.fromisoformat(record["updated"]),
         record["labels"],

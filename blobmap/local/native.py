@@ -73,11 +73,13 @@ class NativeSnapshotter:
       has its id in `_busy` meanwhile.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], *, clock: Clock = utc_now, lock_timeout: float = 0.0
+    ) -> None:
         """Open the snapshotter at `root`; make it if there is none; remove leftovers.
 
         Raises:
-            blobkv.LockedError: Another process has it open.
+            blobkv.LockedError: Another has it open, and still after `lock_timeout` seconds.
 
         Cost: O(snapshots), and the leftovers' size.
         """
@@ -87,7 +89,7 @@ class NativeSnapshotter:
         self._locks = locks.Locks()
         self._mutex = threading.Lock()
         self._busy: set[int] = set()
-        self._records = Records(path / "meta")
+        self._records = Records(path / "meta", lock_timeout=lock_timeout)
         try:
             with self._records.view() as txn:
                 self._next_id = snapshots.next_id(txn)
@@ -262,6 +264,9 @@ class NativeSnapshotter:
     def close(self) -> None:
         """Close the records. Idempotent."""
         self._records.close()
+
+    def __repr__(self) -> str:
+        return f"NativeSnapshotter({str(self._trees.parent)!r})"
 
     def __enter__(self) -> Self:
         return self

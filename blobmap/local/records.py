@@ -33,16 +33,17 @@ _FORMAT_KEY: Final = blobkv.pack("format")
 class Records:
     """A blobkv store of JSON records, opened for writing. Safe to call from many threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lock_timeout: float = 0.0) -> None:
         """Open the records at `path`; make them if there are none.
 
         Raises:
             FailedPrecondition: Another version of blobmap made them.
-            blobkv.LockedError: They are open elsewhere.
+            blobkv.LockedError: They are open elsewhere, and still are after `lock_timeout`
+                seconds.
         """
         make_directory(path.parent)
         self._path = path
-        self._store = blobkv.open(path)
+        self._store = blobkv.open(path, lock_timeout=lock_timeout)
         try:
             self._check_format()
         except BaseException:

@@ -146,6 +146,10 @@ class LocalWriter:
             finally:
                 self._keeper.release(self._status.ref)
 
+    def __repr__(self) -> str:
+        state = "closed" if self._file.closed else "open"
+        return f"<LocalWriter {self._status.ref!r} at {self._status.offset} bytes, {state}>"
+
     def __enter__(self) -> Self:
         return self
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import images
+from support.blobmap_command import error, lines, on_terminal, run
 from support.images import LayoutBuilder, digest_of, layout, member, symlink, tar
 
 import blobmap
@@ -25,52 +24,19 @@ BASE = tar(member("a", b"a" * 3000), member("b", b"b"))
 SECOND = tar(member("c", b"c"), member(".wh.b"))
 LAYER = digest_of(images.compress(BASE, "gzip"))
 
+COMMANDS = (
+    "import",
+    "images",
+    "ls",
+    "blobs",
+    "usage",
+    "explain",
+    "rm",
+    "reconcile",
+    "verify",
+)
+
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
-
-Result = subprocess.CompletedProcess[str]
-
-
-def run(*arguments: str | Path, code: int = 0, **environment: str) -> Result:
-    result = subprocess.run(
-        [sys.executable, "-m", "blobmap", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
-    assert result.returncode == code, result.stderr
-    return result
-
-
-def lines(*arguments: str | Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in run(*arguments, "--json").stdout.splitlines()]
-
-
-def error(*arguments: str | Path, code: int = 1, **environment: str) -> str:
-    """The one line that a failing call prints."""
-    result = run(*arguments, code=code, **environment)
-    assert result.stdout == ""
-    assert result.stderr.startswith("blobmap: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
-
-
-def on_terminal(*arguments: str | Path) -> str:
-    """What a terminal shows of standard output and standard error."""
-    parent, child = pty.openpty()
-    command = [sys.executable, "-m", "blobmap", *arguments]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen(command, stdout=child, stderr=child, env=environment)
-    os.close(child)
-    shown = b""
-    try:
-        while data := os.read(parent, 1 << 16):
-            shown += data
-    except OSError:
-        pass  # Linux says so when the other end is closed.
-    os.close(parent)
-    assert process.wait() == 0
-    return shown.decode()
 
 
 @pytest.fixture(scope="module")
@@ -113,19 +79,24 @@ def test_import_by_name(tmp_path: Path) -> None:
     assert "there are: one, two" in error("--root", root, "import", path, "--ref", "three")
 
 
-def test_every_list_is_columns_with_tabs_and_the_same_in_json(root: Path) -> None:
+def test_every_list_is_headings_and_columns_with_tabs_and_the_same_in_json(root: Path) -> None:
     fields = {
         "images": ["name", "digest", "layers", "created"],
         "blobs": ["digest", "size", "holders", "media_type"],
     }
+    headings = {
+        "images": "NAME, MANIFEST, LAYERS, CREATED",
+        "blobs": "DIGEST, SIZE, HELD BY, MEDIA TYPE",
+    }
     for command, names in fields.items():
         plain = run("--root", root, command).stdout
-        expected = [
+        expected = [headings[command].split(", ")]
+        expected += [
             ["-" if record[name] is None else str(record[name]) for name in names]
             for record in lines("--root", root, command)
         ]
         assert [line.split("\t") for line in plain.splitlines()] == expected
-        assert len(expected) > 1
+        assert len(expected) > 2
 
 
 def test_ls_shows_snapshots_with_their_blobs_and_filters_them(root: Path) -> None:
@@ -137,8 +108,8 @@ def test_ls_shows_snapshots_with_their_blobs_and_filters_them(root: Path) -> Non
     assert {record["blob"]["digest"] for record in records} >= {LAYER}
     assert lines("--root", root, "ls", 'parent!=""') == [upper]
     assert lines("--root", root, "ls", 'parent!=""', f"name=={digest_of(BASE)}") == records
-    assert run("--root", root, "ls", "kind==active").stdout == ""
-    plain = run("--root", root, "ls").stdout.splitlines()
+    assert lines("--root", root, "ls", "kind==active") == []
+    plain = run("--root", root, "ls").stdout.splitlines()[1:]
     assert [line.split("\t")[0] for line in plain] == [record["name"] for record in records]
 
 
@@ -152,7 +123,7 @@ def test_usage_adds_up_to_its_total(root: Path) -> None:
     assert last == f"total\t-\t-\t{total['total']['exclusive']}\t{total['total']['shared']}"
 
 
-@pytest.mark.parametrize("start", [LAYER, LAYER[:14], LAYER.removeprefix("sha256:")[:10]])
+@pytest.mark.parametrize("start", [LAYER, LAYER[:11], LAYER.removeprefix("sha256:")[:4]])
 def test_explain_takes_the_start_of_a_digest(root: Path, start: str) -> None:
     (tree,) = lines("--root", root, "explain", start)
 
@@ -162,29 +133,68 @@ def test_explain_takes_the_start_of_a_digest(root: Path, start: str) -> None:
     assert f"snapshot {digest_of(BASE)}" in run("--root", root, "explain", start).stdout
 
 
-def test_explain_wants_a_digest_that_is_there_and_one_only(root: Path) -> None:
-    assert "no blob's digest starts so" in error("--root", root, "explain", "sha256:zz")
-    assert "give more digits" in error("--root", root, "explain", "sha256:", code=2)
+def test_explain_of_a_snapshot_is_of_the_blob_it_stands_for(root: Path, own: Path) -> None:
+    for name in (digest_of(BASE), digest_of(BASE).removeprefix("sha256:")[:8]):
+        (tree,) = lines("--root", root, "explain", name)
+        assert (tree["snapshot"], tree["digest"]) == (digest_of(BASE), LAYER)
+    assert run("--root", root, "explain", name).stdout.startswith(
+        f"snapshot {digest_of(BASE)} stands for\n{LAYER}  "
+    )
+    with blobmap.open(own) as target:
+        target.prepare("active")
+    assert "snapshot active stands for no blob" in error("--root", own, "explain", "active")
+
+
+def test_explain_wants_what_is_there(root: Path) -> None:
+    for name in ("sha256:zz", "sha256:", LAYER[7:10], "0" * 64):
+        assert "no blob and no snapshot; see: blobmap blobs" in error(
+            "--root", root, "explain", name
+        )
 
 
 def test_rm_removes_an_image_with_its_blobs(own: Path) -> None:
     assert lines("--root", own, "rm", "latest") == [{"removed": "image", "name": "latest"}]
 
-    assert run("--root", own, "blobs").stdout == ""
-    assert run("--root", own, "ls").stdout == ""
+    assert lines("--root", own, "blobs") == lines("--root", own, "ls") == []
     assert "no image and no snapshot" in error("--root", own, "rm", "latest")
 
 
 def test_rm_removes_a_snapshot_by_its_name_or_by_what_a_table_shows_of_it(own: Path) -> None:
+    name, child = digest_of(b"name"), digest_of(b"child")
     with blobmap.open(own) as target:
         target.prepare("active")
-        names = list(target.get_image("latest").snapshots)
+        for key, parent in ((name, ""), (child, name)):
+            target.prepare("work", parent)
+            target.commit(key, "work")
 
     assert run("--root", own, "rm", "active").stdout == ""
-    error("--root", own, "rm", names[0])
-    (removed,) = lines("--root", own, "rm", names[1].removeprefix("sha256:")[:12])
-    assert removed["removed"] == "snapshot"
-    assert [record["name"] for record in lines("--root", own, "ls")] == [names[0]]
+    assert f"the parent of {child!r}" in error("--root", own, "rm", name)
+    for key, typed in ((child, child[:11]), (name, name.removeprefix("sha256:")[:12])):
+        assert lines("--root", own, "rm", typed) == [{"removed": "snapshot", "name": key}]
+    assert len(lines("--root", own, "ls")) == 2
+
+
+def test_rm_of_a_snapshot_that_an_image_lists_is_refused(own: Path) -> None:
+    before = lines("--root", own, "ls")
+    for record in before:
+        for name in (record["name"], record["name"][:20]):
+            said = error("--root", own, "rm", name)
+            assert f"{record['name']} belongs to image latest" in said
+            assert said.endswith("to remove the image: blobmap rm latest\n")
+
+    assert lines("--root", own, "ls") == before
+
+
+def test_a_short_name_that_could_be_several_is_refused(own: Path) -> None:
+    digits = ["abcd" + "0" * 60, "abcd" + "1" * 60]
+    with blobmap.open(own) as target:
+        for name in digits:
+            target.prepare(f"sha256:{name}")
+    for command in ("rm", "explain"):
+        assert "could be 2 of them" in error("--root", own, command, "abcd")
+        assert "no " in error("--root", own, command, "abc")
+    (removed,) = lines("--root", own, "rm", "abcd0")
+    assert removed["name"] == f"sha256:{digits[0]}"
 
 
 def test_reconcile_is_well_or_exits_with_1(own: Path) -> None:
@@ -217,6 +227,21 @@ def test_a_wrong_call_is_one_line_and_status_2(root: Path) -> None:
     assert "See: blobmap --help" in error("bogus", code=2)
     assert "See: blobmap import --help" in error("--root", root, "import", code=2)
     assert "No such option" in error("--root", root, "ls", "--bogus", code=2)
+    assert "position" in error("--root", root, "ls", "kind==", code=2)
+    for command in ("rm", "explain"):
+        assert "A name is empty" in error("--root", root, command, "", code=2)
+
+
+def test_a_shared_option_behind_the_command_is_told_where_to_go(root: Path) -> None:
+    for option in ("--root", "--wait"):
+        said = error("ls", option, root, code=2)
+        assert f"{option} goes before the command's name" in said
+
+
+def test_without_a_command_it_prints_its_help() -> None:
+    result = run(code=2)
+    assert result.stdout == ""
+    assert result.stderr == run("--help").stdout
 
 
 def test_a_failure_is_one_line_and_status_1(root: Path, tmp_path: Path) -> None:
@@ -225,7 +250,6 @@ def test_a_failure_is_one_line_and_status_1(root: Path, tmp_path: Path) -> None:
 
     assert "there is no such file or directory" in failing("import", tmp_path / "missing")
     assert "not an OCI image layout" in failing("import", tmp_path)
-    assert "position" in failing("ls", "kind==")
     evil = layout(tmp_path / "evil", tar(symlink("out", "/"), member("out/x")))
     assert "member 'out/x'" in failing("import", evil)
     (tmp_path / "file").write_text("")
@@ -234,7 +258,22 @@ def test_a_failure_is_one_line_and_status_1(root: Path, tmp_path: Path) -> None:
 
 def test_a_root_in_use_names_its_holder(own: Path) -> None:
     with blobmap.open(own):
-        assert str(os.getpid()) in error("--root", own, "ls")
+        said = error("--root", own, "--wait", "0", "ls")
+
+    assert said.startswith(f"blobmap: {own}: process {os.getpid()} is using it")
+    assert "--wait" in said
+
+
+def test_a_root_in_use_is_waited_for(own: Path) -> None:
+    with blobmap.open(own):
+        command = [sys.executable, "-m", "blobmap", "--root", own, "--wait", "60", "ls"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1.5)
+    out, _ = process.communicate()
+
+    assert process.returncode == 0
+    assert len(out.splitlines()) == 3
 
 
 def test_a_hostile_name_moves_no_cursor(own: Path) -> None:
@@ -243,7 +282,7 @@ def test_a_hostile_name_moves_no_cursor(own: Path) -> None:
         target.prepare(hostile)
 
     plain = run("--root", own, "ls", "kind==active").stdout
-    assert plain == "x\\x1b[2J\\ty\\nz\\u202e\tactive\t-\t-\t-\n"
+    assert plain.partition("\n")[2] == "x\\x1b[2J\\ty\\nz\\u202e\tactive\t-\t-\t-\n"
     assert "\x1b[2J" not in on_terminal("--root", own, "ls")
     (record,) = lines("--root", own, "ls", "kind==active")
     assert record["name"] == hostile
@@ -284,7 +323,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
 
     assert process.stderr.read() == b""
     process.stderr.close()
-    process.wait()
+    assert process.wait() == 0
 
 
 def test_ctrl_c_is_quiet_and_leaves_nothing(tmp_path: Path) -> None:
@@ -330,7 +369,7 @@ def test_without_its_extra_the_command_says_what_to_install(missing: str) -> Non
 def test_help_has_an_example_and_every_command_a_help() -> None:
     text = run("--help").stdout
     assert "blobmap --root store import debian" in text
-    for command in ("import", "images", "ls", "blobs", "usage", "explain", "rm", "reconcile"):
+    for command in COMMANDS:
         assert f"  {command} " in text
         assert "--json" in run(command, "--help").stdout
     assert run("--version").stdout.startswith("blobmap, version ")
@@ -351,4 +390,4 @@ def test_the_example_does_the_main_job_and_can_be_run_again(tmp_path: Path) -> N
     assert before.count("\n") > 4
     assert explained.count("image app") == 3
     assert after.count("sha256:") == 3
-    assert reconciled.endswith("all is well\n")
+    assert "\nall is well: " in reconciled

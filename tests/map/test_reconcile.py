@@ -49,7 +49,7 @@ def test_a_sound_map_has_no_findings(world: MapWorld) -> None:
     assert report.findings == []
     assert (report.edge_count, report.snapshot_count) == (COUNT, COUNT + 1)
     assert (report.blob_count, report.content_count, report.unowned_count) == (2, 3, 1)
-    assert str(report).endswith("all is well")
+    assert str(report).endswith("all is well: names and sizes agree; bytes were not read")
     assert Z in world.present()
 
 

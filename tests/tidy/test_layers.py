@@ -40,6 +40,7 @@ BLOBMAP = (
     ("_map.removal", "_map.holding", "_map.work", "_map.usage", "_map.images", "_map.mappings"),
     ("reconcile",),
     ("snapshotter",),
+    ("verification",),
     ("local.clock", "local.durable", "local.labels", "local.records", "local.tree"),
     (
         "local.ingest",
@@ -53,7 +54,9 @@ BLOBMAP = (
     ("_oci.platforms", "_oci.manifest", "_oci.layout_files", "_oci.layout", "_oci.ingest"),
     ("oci",),
     ("",),
-    ("output", "cli"),
+    ("output",),
+    ("listings", "short_names"),
+    ("cli",),
     ("__main__",),
 )
 PUBLIC_BLOBKV = {"blobkv", "blobkv.errors", "blobkv.keys", "blobkv.testing"}

@@ -1,0 +1,107 @@
+"""What the command's lists show: for each, its columns, and a record of each thing in it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from blobmap.output import Column
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blobmap import BlobSnapshotter, Image, Info, Report, UsageRow
+    from blobmap.output import Record
+    from blobmap.verification import Verification
+
+IMAGES: Final = (
+    Column("NAME", "name"),
+    Column("MANIFEST", "digest"),
+    Column("LAYERS", "layers"),
+    Column("CREATED", "created"),
+)
+SNAPSHOTS: Final = (
+    Column("NAME", "name"),
+    Column("KIND", "kind"),
+    Column("PARENT", "parent"),
+    Column("BLOB", "blob.digest"),
+    Column("BLOB SIZE", "blob.size", is_size=True),
+)
+BLOBS: Final = (
+    Column("DIGEST", "digest"),
+    Column("SIZE", "size", is_size=True),
+    Column("HELD BY", "holders"),
+    Column("MEDIA TYPE", "media_type"),
+)
+USAGE: Final = (
+    Column("NAME", "name"),
+    Column("KIND", "kind"),
+    Column("BLOB", "blob"),
+    Column("EXCLUSIVE", "exclusive", is_size=True),
+    Column("SHARED", "shared", is_size=True),
+)
+
+
+def image(image: Image) -> Record:
+    """Return the record of an image."""
+    return {
+        "name": image.name,
+        "digest": image.digest,
+        "blobs": list(image.blobs),
+        "snapshots": list(image.snapshots),
+        "layers": len(image.snapshots),
+        "created": image.created.isoformat(timespec="seconds"),
+    }
+
+
+def snapshot(info: Info) -> Record:
+    """Return the record of a snapshot."""
+    return {
+        "name": info.name,
+        "parent": info.parent,
+        "kind": info.kind.value,
+        "labels": dict(info.labels),
+        "created": None if info.created is None else info.created.isoformat(),
+        "updated": None if info.updated is None else info.updated.isoformat(),
+        "blob": None if info.blob is None else asdict(info.blob),
+    }
+
+
+def blobs(target: BlobSnapshotter) -> Iterator[Record]:
+    """Yield the record of each blob that is held."""
+    for blob in target.blobs():
+        yield {**asdict(blob), "holders": target.references(blob.digest)}
+
+
+def usage(row: UsageRow) -> Record:
+    """Return the record of what a snapshot costs."""
+    return {
+        "name": row.name,
+        "kind": row.kind.value,
+        "blob": None if row.blob is None else row.blob.digest,
+        "exclusive": row.exclusive,
+        "shared": row.shared,
+        "missing": row.missing,
+    }
+
+
+def report(report: Report, *, refused: str | None) -> Record:
+    """Return the record of a reconciliation, and why its repair was refused, if it was."""
+    return {
+        "ok": report.ok,
+        "dry_run": report.dry_run,
+        "refused": refused,
+        "edge_count": report.edge_count,
+        "snapshot_count": report.snapshot_count,
+        "blob_count": report.blob_count,
+        "content_count": report.content_count,
+        "unowned_count": report.unowned_count,
+        "counts": dict(report.counts),
+        "repaired": report.repaired,
+        "findings": [asdict(finding) for finding in report.findings],
+    }
+
+
+def verification(verification: Verification) -> Record:
+    """Return the record of a verification."""
+    return {"ok": verification.ok, **asdict(verification)}
