@@ -9,35 +9,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
+from support.command import run, shell
 
 import blobkv
-from blobkv import cli, spelling
-from blobkv.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from click.testing import Result
-
-
-def shell(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "blobkv", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        check=False,
-    )
-
-
-def run(*arguments: object, stdin: bytes = b"") -> Result:
-    """The same in this process, where a subprocess would only cost time."""
-    return CliRunner().invoke(cli.blobkv, [*map(str, arguments)], input=stdin)
+from blobkv import cli
 
 
 @pytest.fixture
@@ -61,10 +39,11 @@ def test_a_store_from_nothing_in_a_shell(tmp_path: Path) -> None:
 
     done = shell(path, "get", "shape")
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr == f"Error: shape: no such key in {path}\n".encode()
+    assert done.stderr == f"blobkv: shape: no such key in {path}\n".encode()
 
     done = shell(path, "peel", "banana")
-    assert done.returncode == 2
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"blobkv: No such command 'peel'. (see: blobkv --help)\n"
 
 
 def test_values_pass_through_standard_input_and_output_unchanged(tmp_path: Path) -> None:
@@ -122,7 +101,7 @@ def test_delete_says_when_there_was_nothing(db: Path) -> None:
     done = run(db, "delete", "apple")
 
     assert done.exit_code == 1
-    assert done.stderr == f"Error: apple: no such key in {db}\n"
+    assert done.stderr == f"blobkv: apple: no such key in {db}\n"
 
 
 def test_stats_verify_and_backup(db: Path, tmp_path: Path) -> None:
@@ -131,22 +110,28 @@ def test_stats_verify_and_backup(db: Path, tmp_path: Path) -> None:
     assert run(db, "verify").output.startswith("sound")
     assert json.loads(run(db, "verify", "--json").output)["ok"] is True
 
-    assert run(db, "backup", tmp_path / "copy").exit_code == 0
-    assert run(tmp_path / "copy", "dump").output == run(db, "dump").output
-    assert run(db, "backup", tmp_path / "copy").exit_code == 1
+    copy = tmp_path / "copy"
+    assert run(db, "backup", copy).output == f"backed up commit 1 to {copy}\n"
+    assert run(copy, "dump").output == run(db, "dump").output
+    assert run(db, "backup", copy).exit_code == 1
 
 
-def test_verify_fails_on_a_damaged_store(db: Path) -> None:
+def test_stats_tell_what_is_true_of_the_store_whoever_opened_it(db: Path) -> None:
     with blobkv.open(db) as store:
         store.flush()
-    table = next(db.glob("*.tbl"))
-    data = bytearray(table.read_bytes())
-    data[80] ^= 1
-    table.write_bytes(data)
+        table_size = store.stats().table_size
 
-    done = run(db, "verify")
-    assert done.exit_code == 1
-    assert table.name in done.output
+    assert run(db, "stats").output == (
+        f"sequence\t1\ntable_count\t1\ntable_size\t{table_size} bytes\n"
+        "table_entries\t4\nmemtable_count\t0\n"
+    )
+    assert json.loads(run(db, "stats", "--json").output) == {
+        "sequence": 1,
+        "table_count": 1,
+        "table_size": table_size,
+        "table_entries": 4,
+        "memtable_count": 0,
+    }
 
 
 def test_reading_works_beside_a_live_writer_and_writing_says_who_it_is(db: Path) -> None:
@@ -158,18 +143,28 @@ def test_reading_works_beside_a_live_writer_and_writing_says_who_it_is(db: Path)
         assert run(db, "verify").exit_code == 0
         done = run(db, "put", "k", "v")
     assert done.exit_code == 1
-    assert "has the store open" in done.stderr
+    assert "has the store open; close it there, or wait with --wait SECONDS\n" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    "command", [["get", "k"], ["scan"], ["dump"], ["stats"], ["verify"], ["delete", "k"]]
+    "command",
+    [
+        ["get", "k"],
+        ["scan"],
+        ["dump"],
+        ["buckets"],
+        ["stats"],
+        ["verify"],
+        ["delete", "k"],
+        ["clear"],
+    ],
 )
-def test_no_command_but_put_makes_a_store(tmp_path: Path, command: list[str]) -> None:
+def test_no_command_but_put_and_load_makes_a_store(tmp_path: Path, command: list[str]) -> None:
     done = run(tmp_path / "missing", *command)
 
     assert done.exit_code == 1
-    assert done.stderr.startswith(f"Error: {tmp_path}/missing: no store here; `blobkv ")
+    assert done.stderr.startswith(f"blobkv: {tmp_path}/missing: no store here; `blobkv ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,18 +176,86 @@ def test_no_command_but_put_makes_a_store(tmp_path: Path, command: list[str]) ->
         ["get", "--hex", "xyz"],
         ["scan", "--limit", "-1"],
         ["put", "k"],
+        ["put", "--wait", "-1", "k", "v"],
+        ["get", "--raw", "--json", "apple"],
+        ["stats", "--hex"],
+        ["verify", "--bucket", "fruit"],
+        ["backup", "--hex", "copy"],
+        ["put", "k", "-5"],
+        [],
     ],
 )
-def test_wrong_calls_exit_with_2(db: Path, arguments: list[str]) -> None:
-    assert run(db, *arguments).exit_code == 2
+def test_wrong_calls_exit_with_2_and_one_line_that_names_the_help(
+    db: Path, arguments: list[str]
+) -> None:
+    done = run(db, *arguments)
+
+    assert (done.exit_code, done.output) == (2, "")
+    assert done.stderr.startswith("blobkv: ")
+    assert done.stderr.endswith(" --help)\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_value_may_be_a_dash_or_start_with_one(db: Path) -> None:
+    assert run(db, "put", "dash", r"\x2d").exit_code == 0
+    assert run(db, "get", "dash").output == "-\n"
+    assert run(db, "put", "--", "number", "-5").exit_code == 0
+    assert run(db, "get", "number").output == "-5\n"
+
+
+@pytest.mark.parametrize("path", ["file", "file/sub"])
+@pytest.mark.parametrize("command", [["put", "k", "v"], ["get", "k"], ["delete", "k"]])
+def test_a_file_in_the_place_of_a_store_is_named(
+    tmp_path: Path, path: str, command: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    done = run(tmp_path / path, *command)
+
+    assert done.exit_code == 1
+    assert done.stderr == f"blobkv: {tmp_path / path}: not a directory; a store is one\n"
+
+
+def test_clear_deletes_keys_of_a_prefix_and_leaves_buckets(db: Path) -> None:
+    assert run(db, "clear", "--prefix", "b").output == "deleted 1 key\n"
+    assert run(db, "scan", "--keys-only").output == "apple\n\\xff\\x00\n"
+    assert json.loads(run(db, "clear", "--json").output) == {"deleted": 2}
+    assert run(db, "scan").output == ""
+    assert run(db, "buckets").output == "fruit\n"
+    assert run(db, "clear", "--bucket", "fruit", "--bucket", r"\x01").exit_code == 0
+    assert run(db, "dump").output == ""
+
+
+def test_buckets_are_listed_a_level_at_a_time(db: Path) -> None:
+    assert run(db, "buckets").output == "fruit\n"
+    assert run(db, "buckets", "--bucket", "fruit").output == "\\x01\n"
+    assert run(db, "buckets", "--bucket", "66727569 74", "--hex").output == "01\n"
+    assert json.loads(run(db, "buckets", "--json").output) == {"name": "fruit"}
 
 
 def test_help_needs_no_store() -> None:
     done = run("--help")
 
     assert done.exit_code == 0
-    for name in ("get", "put", "delete", "scan", "stats", "verify", "dump", "backup"):
+    for name in cli.blobkv.commands:
         assert name in done.output
+
+
+@pytest.mark.parametrize("arguments", [["put", "--help"], ["put", "-h"]])
+def test_help_of_a_command_needs_no_path(arguments: list[str]) -> None:
+    done = run(*arguments)
+
+    assert done.exit_code == 0
+    assert done.output.startswith("Usage: blobkv PATH put [OPTIONS] KEY VALUE\n")
+
+
+def test_a_store_may_have_the_name_of_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert run("put", "put", "k", "v").exit_code == 0
+    assert run("put", "get", "k").output == "v\n"
+    assert run("put", "get", "--help").output.startswith("Usage: blobkv PATH get ")
 
 
 def test_without_click_the_command_says_what_to_install(tmp_path: Path) -> None:
@@ -208,17 +271,3 @@ def test_without_click_the_command_says_what_to_install(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "pip install 'blobkv[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@given(st.binary(), st.booleans())
-def test_spelling_round_trips(raw: bytes, as_hex: bool) -> None:  # noqa: FBT001 - by Hypothesis
-    text = spelling.encode(raw, as_hex=as_hex)
-
-    assert spelling.decode(text, as_hex=as_hex) == raw
-    assert text.isprintable()
-
-
-@pytest.mark.parametrize("text", ["\\", "a\\n", "\\x", "\\x1", "\\xg0"])
-def test_a_backslash_that_starts_no_escape_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--hex"):
-        spelling.decode(text)
