@@ -15,7 +15,7 @@ class Stats:
         syncs: Device syncs those commits took; fewer where commits shared one.
         flushes: Memtables written as tables.
         compactions: Merges of tables.
-        log_size: Bytes in the active log now.
+        log_size: Bytes in the newest log now.
         memtable_count: Entries in memory now, tombstones and shadowed ones included.
         frozen_count: Memtables that wait for their flush now.
         table_count: Tables now.

@@ -212,7 +212,7 @@ class Store:
                 syncs=writer.syncs if writer else 0,
                 flushes=writer.tree.flushes if writer else 0,
                 compactions=writer.tree.compactions if writer else 0,
-                log_size=writer.log_size if writer else 0,
+                log_size=source.log_size,
                 memtable_count=sum(map(len, source.layers.memtables)),
                 frozen_count=len(source.layers.frozen),
                 table_count=len(tables),

@@ -66,6 +66,11 @@ class Follower:
             self._identity = ()
             raise
 
+    @property
+    def log_size(self) -> int:
+        """Bytes read of the last log."""
+        return 0 if self._tail is None else self._tail.end.offset
+
     def close(self) -> None:
         """Release the log, the tables, and memory. Idempotent."""
         if self._tail is not None:
