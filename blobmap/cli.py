@@ -57,7 +57,8 @@ def run() -> int:
         place = "blobmap" if error.ctx is None else error.ctx.command_path
         message = error.format_message()
         if isinstance(error, click.NoSuchOption) and error.option_name in _SHARED:
-            message = f"{error.option_name} goes before the command's name."
+            name = place.removeprefix("blobmap ")
+            message = f"Say it first: blobmap {error.option_name} ... {name}."
         return _fail(f"{message} See: {place} --help", error.exit_code)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
@@ -71,7 +72,6 @@ def run() -> int:
 )
 @click.option(
     "--root",
-    type=click.Path(path_type=Path),
     envvar="BLOBMAP_ROOT",
     show_envvar=True,
     metavar="DIR",
@@ -87,7 +87,7 @@ def run() -> int:
 )
 @click.version_option(package_name="blobkv")
 @click.pass_context
-def cli(context: click.Context, root: Path | None, wait: float) -> None:
+def cli(context: click.Context, root: str | None, wait: float) -> None:
     """Keep images as snapshots and blobs, and know what holds what.
 
     \b
@@ -145,7 +145,8 @@ class Call:
         """Refuse to make a root of a directory in which there are other things."""
         if not self.root.is_dir() or any((self.root / part).is_dir() for part in _PARTS):
             return
-        if any(self.root.iterdir()):
+        # A file system of one's own has a directory for what a check of it finds.
+        if any(child.name != "lost+found" for child in self.root.iterdir()):
             raise FailedPrecondition(
                 f"{self.root}: not empty, and nothing was imported here; "
                 "give an empty or a new directory as --root"
@@ -161,12 +162,12 @@ def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
         @click.pass_context
         def run_command(context: click.Context, /, *, as_json: bool, **own: Any) -> None:
             root, wait = context.obj
-            if root is None or not str(root):
+            if not root:
                 raise click.UsageError("Say where with --root DIR or BLOBMAP_ROOT.", context)
             if "" in own.values():
                 raise click.UsageError("A name is empty.", context)
             with _failures():
-                function(Call(root, wait, as_json), **own)
+                function(Call(Path(root), wait, as_json), **own)
 
         return cli.command(name=name)(run_command)
 
@@ -174,9 +175,9 @@ def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
 
 
 @command("import")
-@click.argument("layout", type=click.Path(path_type=Path))
+@click.argument("layout")
 @click.option("--ref", metavar="NAME", help="Only the image of this name.")
-def import_(call: Call, layout: Path, ref: str | None) -> None:
+def import_(call: Call, layout: str, ref: str | None) -> None:
     """Import the images of LAYOUT, and print them.
 
     LAYOUT is an OCI image layout: a directory, or a tar of one, plain, gzip, or zstd. An image
@@ -280,11 +281,13 @@ def explain(call: Call, name: str) -> None:
 @command("rm")
 @click.argument("name", metavar="IMAGE|SNAPSHOT")
 def rm(call: Call, name: str) -> None:
-    """Remove an image with its snapshots, or a snapshot of no image; and their blobs.
+    """Remove an image or a snapshot, and their blobs.
 
-    What another image or snapshot needs stays; a snapshot that an image lists is not removed
-    alone. Of a name that both have, it is the image. Of a snapshot's name that is a digest,
-    the first digits will do, at least four, with or without "sha256:", if no other starts so.
+    An image goes with its snapshots; what another image or snapshot needs stays. A snapshot
+    that an image lists is not removed alone. Of a name that both have, it is the image.
+
+    Of a snapshot's name that is a digest, the first digits will do, at least four, with or
+    without "sha256:", if no other starts so.
     """
     with call.open() as target:
         kind, removed = short_names.remove(target, name)
@@ -296,7 +299,7 @@ def rm(call: Call, name: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Only look.")
 @click.option("--force", is_flag=True, help="Repair even if much would be dropped.")
 def reconcile(call: Call, *, dry_run: bool, force: bool) -> None:
-    """Compare the map with the snapshots and the content, and repair it.
+    """Compare map, snapshots, and content; repair the map.
 
     Names and sizes are compared; for the bytes, see verify. Exit status 1 if something was
     found that is not repaired.

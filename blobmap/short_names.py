@@ -89,8 +89,8 @@ def remove(target: BlobSnapshotter, name: str) -> tuple[str, str]:
     images = [image.name for image in target.images() if snapshot in image.snapshots]
     if images:
         raise FailedPrecondition(
-            f"snapshot {snapshot} belongs to image {', '.join(images)}, which would be broken "
-            f"without; to remove the image: blobmap rm {images[0]}"
+            f"snapshot {snapshot} belongs to image {' and to image '.join(images)}, and goes "
+            f"with that: {', then '.join(f'blobmap rm {image}' for image in images)}"
         )
     target.remove(snapshot)
     return "snapshot", snapshot

@@ -40,6 +40,9 @@ _PATIENCE_SECONDS: Final = 10.0
 _POLL_SECONDS_MIN: Final = 0.01
 _POLL_SECONDS_MAX: Final = 0.5
 
+# How often to begin again when the blob that was there is not, or is damaged.
+_ATTEMPTS_MAX: Final = 5
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -68,12 +71,13 @@ def ingest(
     Raises:
         DataLoss: The bytes are not what digest and size say, or those that are there have the
             digest and not the size. Nothing is kept of what came.
-        Unavailable: Another writer holds the ingest and makes no progress.
+        Unavailable: Another writer holds the ingest and makes no progress; or the blob is
+            removed by others again and again.
 
     Cost: one pass over what is missing, one sync.
     """
     ref = f"{_REF}{digest}"
-    while True:
+    for _ in range(_ATTEMPTS_MAX):
         writer = _open(content, ref, digest, size)
         if writer is None:
             if _is_there(content, digest, size):
@@ -102,6 +106,7 @@ def ingest(
                 raise
             else:
                 return
+    raise Unavailable(f"blob {digest} comes and goes: others remove it; import again")
 
 
 def drop_stale(content: ContentStore) -> None:
@@ -167,10 +172,10 @@ def _abort(content: ContentStore, ref: str) -> None:
 def _is_there(content: ContentStore, digest: str, size: int) -> bool:
     """Return whether the blob is there, whole; delete it if it is damaged."""
     try:
-        there = content.info(digest).size
-        if there == size:
-            return True
         with content.reader_at(digest) as reader:
+            there = reader.size
+            if there == size:
+                return True
             found = digest_of(reader, like=digest)
         if found != digest:
             _log.warning("blob %s was damaged, and is replaced by the image's", digest)

@@ -180,7 +180,7 @@ def test_rm_of_a_snapshot_that_an_image_lists_is_refused(own: Path) -> None:
         for name in (record["name"], record["name"][:20]):
             said = error("--root", own, "rm", name)
             assert f"{record['name']} belongs to image latest" in said
-            assert said.endswith("to remove the image: blobmap rm latest\n")
+            assert said.endswith("goes with that: blobmap rm latest\n")
 
     assert lines("--root", own, "ls") == before
 
@@ -214,6 +214,7 @@ def test_reconcile_is_well_or_exits_with_1(own: Path) -> None:
 def test_the_root_may_come_from_the_environment(root: Path) -> None:
     assert run("images", BLOBMAP_ROOT=str(root)).stdout == run("--root", root, "images").stdout
     assert "--root DIR or BLOBMAP_ROOT" in error("images", code=2)
+    assert "--root DIR or BLOBMAP_ROOT" in error("--root", "", "images", code=2)
 
 
 def test_looking_makes_no_directory(tmp_path: Path) -> None:
@@ -228,14 +229,14 @@ def test_a_wrong_call_is_one_line_and_status_2(root: Path) -> None:
     assert "See: blobmap import --help" in error("--root", root, "import", code=2)
     assert "No such option" in error("--root", root, "ls", "--bogus", code=2)
     assert "position" in error("--root", root, "ls", "kind==", code=2)
-    for command in ("rm", "explain"):
+    for command in ("rm", "explain", "import"):
         assert "A name is empty" in error("--root", root, command, "", code=2)
 
 
 def test_a_shared_option_behind_the_command_is_told_where_to_go(root: Path) -> None:
     for option in ("--root", "--wait"):
         said = error("ls", option, root, code=2)
-        assert f"{option} goes before the command's name" in said
+        assert f"Say it first: blobmap {option} ... ls" in said
 
 
 def test_without_a_command_it_prints_its_help() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -56,8 +58,9 @@ def test_a_directory_of_other_things_is_no_root(tmp_path: Path, source: Path) ->
     assert "layout: not empty" in error("--root", source, "import", source)
 
     assert sorted(source.rglob("*")) == before
-    (tmp_path / "empty").mkdir()
-    run("--root", tmp_path / "empty", "import", source)
+    for name in ("empty", "disk/lost+found"):
+        (tmp_path / name).mkdir(parents=True)
+        run("--root", tmp_path / name.split("/")[0], "import", source)
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "garbage", "garbage.gz", "no such ref"])
@@ -172,6 +175,19 @@ def test_a_refused_reconcile_prints_its_report_and_how_to_force_it(root: Path) -
     assert "to do about image broken: import them again, or remove them" in forced.stdout
     run("--root", root, "rm", "latest")
     assert "all is well" in run("--root", root, "reconcile").stdout
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_status_does_not_depend_on_whether_somebody_reads(root: Path, code: int) -> None:
+    if code:
+        blob_file(root, LAYER).unlink()
+    for arguments in (["reconcile"], ["reconcile", "--json"], ["verify"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "blobmap", "--root", root, *arguments]
+        result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+        os.close(writing)
+        assert (result.returncode, result.stderr) == (code, b"")
 
 
 def test_an_image_whose_descriptor_lies_about_a_size_does_no_harm(
