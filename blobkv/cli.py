@@ -332,7 +332,8 @@ def verify(call: Call) -> None:
     except CorruptionError as error:
         # Too damaged to be opened, which is what to report, as any other problem.
         report = Report(problems=[Problem(error.path, error.offset, error.reason)])
-    call.show({"ok": report.ok, **asdict(report)}, _summary(report))
+    text = "\n".join(map(spelling.printable, str(report).splitlines()))
+    call.show({"ok": report.ok, **asdict(report)}, text)
     if not report.ok:
         raise click.exceptions.Exit(1)
 
@@ -369,14 +370,6 @@ def _load_line(call: Call, txn: Transaction, number: int, line: bytes) -> None:
 
 def _absent(call: Call, key: str) -> click.ClickException:
     return click.ClickException(f"{key}: no such key in {call.where}")
-
-
-def _summary(report: Report) -> str:
-    files = f"{counted(report.tables, 'table')} and {counted(report.logs, 'log')}"
-    verdict = "sound" if report.ok else counted(len(report.problems), "problem")
-    size = f"{counted(report.entries, 'entry', 'entries')}, {counted(report.size, 'byte')}"
-    lines = [f"{verdict}: {size} in {files}", *map(str, report.problems)]
-    return "\n".join(map(spelling.printable, lines))
 
 
 def _print(line: str) -> None:

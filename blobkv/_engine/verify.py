@@ -22,6 +22,7 @@ from blobkv._engine.log import LogReader
 from blobkv._engine.manifest import MANIFEST_NAME, Manifest
 from blobkv._engine.table import Table
 from blobkv.errors import CorruptionError
+from blobkv.spelling import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,12 +70,10 @@ class Report:
         return not self.problems
 
     def __str__(self) -> str:
-        sound = "sound" if self.ok else f"{len(self.problems)} problems"
-        head = (
-            f"{sound}: {self.entries} entries, {self.size} bytes in {self.tables} tables "
-            f"and {self.logs} logs"
-        )
-        return "\n".join([head, *map(str, self.problems)])
+        verdict = "sound" if self.ok else counted(len(self.problems), "problem")
+        size = f"{counted(self.entries, 'entry', 'entries')}, {counted(self.size, 'byte')}"
+        files = f"{counted(self.tables, 'table')} and {counted(self.logs, 'log')}"
+        return "\n".join([f"{verdict}: {size} in {files}", *map(str, self.problems)])
 
 
 def verify_files(fs: FileSystem, directory: str, epoch: int) -> Report:
