@@ -106,7 +106,7 @@ class Store:
         Raises:
             ClosedError: The store is closed.
 
-        Cost: O(1) and no I/O; where another process writes, one stat and what is new.
+        Cost: O(1) and no I/O; where another process writes, one stat, and what is new.
         """
         self._follow()
         with self._state_lock:

@@ -53,8 +53,9 @@ class Follower:
     def refresh(self) -> None:
         """Read what has come to the disk since.
 
-        Cost: one stat, and one read of what the last log has gained; where the manifest was
-        replaced, the opening of its new tables and a replay of its logs.
+        Cost: one stat, and one read of what the last log has gained, with a sync if the writer
+        has not synced it yet; where the manifest was replaced, the opening of its new tables
+        and a replay of its logs.
         """
         try:
             if self._identity != self._fs.identity(f"{self._directory}/{MANIFEST_NAME}"):
@@ -82,7 +83,10 @@ class Follower:
         if self._tail is None:
             return
         memtable = self.layers.active
-        for frame in self._tail.frames():
+        frames = list(self._tail.frames())
+        # Before anybody sees them: visible means durable in every process.
+        self._tail.settle()
+        for frame in frames:
             entries = dict(zip(frame.keys, frame.values, strict=True))
             with self._lock:
                 memtable.apply(frame.sequence, entries, frame.ranges, remember=True)
@@ -96,6 +100,8 @@ class Follower:
         identity = self._fs.identity(f"{self._directory}/{MANIFEST_NAME}")
         known = {table.file: table for table in self.layers.tables}
         found = recovery.recover(self._fs, self._directory, self._lock, known)
+        if found.tail is not None:
+            found.tail.settle()
         old = self._tail
         with self._lock:
             self._identity = identity

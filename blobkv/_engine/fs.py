@@ -71,6 +71,9 @@ class ReadableFile(Protocol):
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; fewer only at the end of the file."""
 
+    def sync(self) -> None:
+        """Make what was read durable, whoever wrote it; nothing to do on read-only media."""
+
     def close(self) -> None:
         """Release the file. Idempotent."""
 
@@ -219,11 +222,7 @@ class _OSWritableFile:
         self._size = size
 
     def sync(self) -> None:
-        if sys.platform == "darwin":
-            # fsync there stops at the drive's cache.
-            fcntl.fcntl(_number(self._file), fcntl.F_FULLFSYNC)
-        else:
-            os.fdatasync(_number(self._file))
+        _sync(_number(self._file))
 
     def close(self) -> None:
         self._file.close()
@@ -239,6 +238,14 @@ class _OSReadableFile:
 
     def read(self, offset: int, size: int) -> bytes:
         return _read_all(_number(self._file), offset, size)
+
+    def sync(self) -> None:
+        try:
+            _sync(_number(self._file))
+        except OSError as error:
+            # A medium that takes no writes has none to lose.
+            if error.errno not in {errno.EROFS, errno.EINVAL}:
+                raise
 
     def close(self) -> None:
         self._file.close()
@@ -283,6 +290,14 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _sync(fd: int) -> None:
+    if sys.platform == "darwin":
+        # fsync there stops at the drive's cache.
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(fd)
 
 
 def _number(file: FileIO) -> int:

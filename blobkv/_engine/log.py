@@ -171,6 +171,7 @@ class LogReader:
         self._path = file.name
         self._log_id = file.log_id
         self._at = LOG_HEADER_SIZE
+        self._synced = LOG_HEADER_SIZE
         self.sealed = False
         try:
             header = self._header(file, store_id)
@@ -227,6 +228,7 @@ class LogReader:
                     return
                 continue
             self._check_sequence(frame)
+            self._synced = max(self._synced, frame.synced)
             if frame.kind == SEAL:
                 # One that was written before its commits were synced promises nothing.
                 self.sealed = frame.synced == self._at
@@ -246,6 +248,15 @@ class LogReader:
         """
         if not self.sealed:
             self._check_promises()
+
+    def settle(self) -> None:
+        """Make durable what was read, unless a frame said that it is.
+
+        The writer may have written the last frames and be just about to sync them.
+        """
+        if self._synced < self._at:
+            self._file.sync()
+            self._synced = self._at
 
     def close(self) -> None:
         """Release the file. Idempotent."""

@@ -239,6 +239,16 @@ class _OpenFile:
     def close(self) -> None:
         self._node = None
 
+    def _sync(self) -> None:
+        with self._volume.lock:
+            fault = self._volume.begin("sync", self._path)
+            node = self._open_node()
+            if fault is not None:
+                node.lose()
+                fail(fault.code, self._path)
+            if not self._volume.lie:
+                node.sync()
+
     def _open_node(self) -> FileNode:
         if self._node is None:
             fail(errno.EBADF, self._path)
@@ -267,14 +277,7 @@ class _WritableFile(_OpenFile):
             self._open_node().truncate(size)
 
     def sync(self) -> None:
-        with self._volume.lock:
-            fault = self._volume.begin("sync", self._path)
-            node = self._open_node()
-            if fault is not None:
-                node.lose()
-                fail(fault.code, self._path)
-            if not self._volume.lie:
-                node.sync()
+        self._sync()
 
 
 class _ReadableFile(_OpenFile):
@@ -287,6 +290,9 @@ class _ReadableFile(_OpenFile):
         with self._volume.lock:
             self._volume.attempt("read", self._path, reads=True)
             return bytes(self._open_node().live[offset : offset + size])
+
+    def sync(self) -> None:
+        self._sync()
 
 
 class _Lock:

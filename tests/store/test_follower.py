@@ -8,6 +8,7 @@ interrupted once, after which it must show what the writer does.
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
@@ -50,6 +51,7 @@ class BusyFile:
         self._disk = disk
         self._file = file
         self.close = file.close
+        self.sync = file.sync
 
     @property
     def size(self) -> int:
@@ -189,3 +191,20 @@ def test_an_interrupted_refresh_skips_no_commit(
         if interrupts.met < place:
             break
     assert place > 20
+
+
+def test_what_a_reader_shows_survives_power_loss_though_the_writer_has_not_synced_it() -> None:
+    disk = SimulatedDisk()
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"synced")
+        with blobkv.open("/db", fs=disk, read_only=True) as reader:
+            with store.update(durable=False) as txn:
+                txn.put(b"appended", b"value")
+            shown = keys(reader)
+        # And one that finds it there when it opens.
+        with blobkv.open("/db", fs=disk, read_only=True) as reader:
+            assert keys(reader) == shown == [b"appended", b"synced"]
+        after = disk.crash(random.Random(0), keep="none")
+
+    with blobkv.open("/db", fs=after) as store:
+        assert keys(store) == shown
