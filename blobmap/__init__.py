@@ -66,6 +66,7 @@ from blobmap.errors import (
     Unavailable,
 )
 from blobmap.local import LocalContent, NativeSnapshotter
+from blobmap.local.durable import make_directory
 from blobmap.reconcile import Finding, Report
 from blobmap.snapshotter import BlobSnapshotter
 
@@ -121,9 +122,9 @@ def open(  # noqa: A001 - as in `blobkv.open`.
     """
     if not str(root):
         raise InvalidArgument("root is empty: give a directory")
-    directory = Path(root)
+    directory = Path(root).resolve()
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory)
     except (FileExistsError, NotADirectoryError) as error:
         raise InvalidArgument(f"{directory}: not a directory; give another root") from error
     content = LocalContent(directory / "content", lock_timeout=lock_timeout)

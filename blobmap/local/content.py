@@ -66,7 +66,7 @@ class LocalContent:
 
         Cost: O(blobs), to compare names with records.
         """
-        path = Path(root).absolute()
+        path = Path(root).resolve()
         self._blobs = path / "blobs"
         make_directory(self._blobs / digests.CANONICAL)
         make_directory(path / "ingest")

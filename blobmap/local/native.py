@@ -83,7 +83,7 @@ class NativeSnapshotter:
 
         Cost: O(snapshots), and the leftovers' size.
         """
-        path = Path(root).absolute()
+        path = Path(root).resolve()
         self._trees = path / "snapshots"
         make_directory(self._trees)
         self._locks = locks.Locks()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,32 @@ def test_a_root_that_is_no_directory_is_refused(tmp_path: Path) -> None:
         with pytest.raises(blobmap.InvalidArgument):
             blobmap.open(path)
     assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_root_that_is_made_is_durable_and_private(tmp_path: Path, events: list[str]) -> None:
+    blobmap.open(tmp_path / "above" / "root").close()
+
+    assert events[:2] == [
+        f"fsync {tmp_path.parent.name}/{tmp_path.name}",
+        f"fsync {tmp_path.name}/above",
+    ]
+    for made in ("above", "above/root"):
+        assert stat.S_IMODE((tmp_path / made).stat().st_mode) == 0o700
+
+
+def test_a_root_may_be_a_symlink_or_below_one(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    for root in (tmp_path / "link", tmp_path / "link" / "below"):
+        with blobmap.open(root) as target, target.content.writer("ref") as writer:
+            writer.write(b"a blob")
+            writer.commit()
+    for name in ("content", "native"):
+        (tmp_path / f"{name}-link").symlink_to(tmp_path / "there" / name)
+    with blobmap.LocalContent(tmp_path / "content-link") as content:
+        assert [info.size for info in content.walk()] == [6]
+    with blobmap.NativeSnapshotter(tmp_path / "native-link") as native:
+        native.prepare("made")
 
 
 def test_a_root_that_is_open_is_refused_at_once_or_waited_for(tmp_path: Path) -> None:
