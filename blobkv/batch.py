@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from blobkv._engine.overlay import Overlay
 from blobkv.bucket import Session
-from blobkv.errors import BlobKVError, UsageError
+from blobkv.errors import InterruptedCommit, UsageError
 from blobkv.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Batches:
         except Exception as error:  # noqa: BLE001  # Every caller gets it, this one included.
             _fail(calls, error)
         except BaseException:
-            _fail(calls, BlobKVError("the thread that committed was interrupted; look anew"))
+            _fail(calls, InterruptedCommit("the thread that led this batch was interrupted"))
             for call in calls:
                 # One that was just being taken must not be called by the next leader as well.
                 self._withdraw(call)

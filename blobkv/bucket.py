@@ -102,8 +102,8 @@ class Entries(MutableMapping[bytes, bytes]):
     reading them costs. What `keys`, `values`, and `items` return is read lazily and, in an
     update, follows its changes.
 
-    Every method raises `ClosedError` once the transaction has ended, and `UsageError` for a
-    key or a value that is not bytes.
+    Every method raises `ClosedError` once the transaction has ended, `UsageError` for a key or
+    a value that is not bytes, and `CorruptionError` where it meets bytes nobody wrote.
     """
 
     def __init__(self, session: Session, path: bytes) -> None:

@@ -7,6 +7,7 @@
     │   └── LimitError        a key, value, or transaction is too large
     ├── LockedError         wait: another process, or this one, has the store open
     ├── PoisonedError       reopen: an earlier write or sync failed
+    ├── InterruptedCommit   look anew: whether the commit was made is not known
     └── CorruptionError     restore: the bytes on disk are not bytes blobkv wrote
 
 This module imports nothing, so every other module may import it. Anything else that
@@ -63,6 +64,13 @@ class PoisonedError(BlobKVError):
     After a failed sync the kernel may drop the dirty pages and report success the next
     time, so retrying would turn a loud failure into silent loss. Reads go on. Close the
     store and open it again: recovery decides what survived.
+    """
+
+
+class InterruptedCommit(BlobKVError):
+    """The thread that committed for this one, in a batch, was interrupted.
+
+    Whether the commit was made is not known: look whether it is there.
     """
 
 

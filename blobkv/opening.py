@@ -39,7 +39,8 @@ def open(  # noqa: A001  # As in `dbm.open`.
         create: Make the store if there is none.
         lock_timeout: How long to wait for another writer to close the store, in seconds.
         memtable_size: How much is kept in memory before it is written as a table, in bytes
-            of log. The log to replay after a crash is about as large.
+            of log. Up to three times that, in memory and to replay after a crash, while
+            flushes wait.
         fs: The file system; the real one unless a test wants another.
 
     Raises:

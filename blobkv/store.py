@@ -2,7 +2,8 @@
 
 Locks, in the order they may be taken together:
 
-    _write_lock     one update at a time, from its begin to its append
+    _write_lock     one update at a time, from its begin to its append; in a read-only
+                    store, one look at a time at what is new
     (maintenance)   one flush or compaction at a time; the tree's
     (manifest)      one replacement of the manifest at a time; the tree's
     (sync)          one sync of the log at a time; the writer's
@@ -101,12 +102,16 @@ class Store:
     def view(self) -> Transaction:
         """Return a transaction that reads the newest state and never changes.
 
-        It blocks nobody and is blocked by nobody. While it is open, what it reads is kept.
+        It waits for no writer, and no writer for it. While it is open, what it reads is kept.
+        In a read-only store each call first reads what is new, one thread at a time.
 
         Raises:
             ClosedError: The store is closed.
+            CorruptionError: Read-only, and what is new is not what was written.
+            OSError: Read-only, and the device refused.
 
-        Cost: O(1) and no I/O; where another process writes, one stat, and what is new.
+        Cost: O(1) and no I/O; in a read-only store one stat, what is new, and a sync if the
+        writer has not synced that yet.
         """
         self._follow()
         with self._state_lock:
@@ -126,9 +131,9 @@ class Store:
 
         Args:
             durable: Whether the commit waits until it would survive power loss. Without, it
-                is visible at once, and durable with the next commit that is, with `sync`, or
-                with `close`; power loss before that may lose it and what came after it, never
-                what came before.
+                is visible at once, or with a durable commit under way before it; and durable
+                with the next commit that is, with `sync`, or with `close`. Power loss before
+                that may lose it and what came after it, never what came before.
 
         Raises:
             ReadOnlyError: The store was opened with `read_only`.
@@ -148,7 +153,8 @@ class Store:
         another caller, so it should be quick and must not wait for other callers.
 
         Raises:
-            What `fn` raises, and as `update`.
+            InterruptedCommit: The thread that led was interrupted.
+            What `fn` raises, and as `update` and `Transaction.commit`.
         """
         return self._batches.run(fn)
 
@@ -156,6 +162,11 @@ class Store:
         """Write what is in memory as a table, so that no log is left to replay.
 
         Tables are merged then as far as there is need, so that many flushes leave few tables.
+
+        Raises:
+            UsageError: This thread has an update open.
+            ReadOnlyError, ClosedError, PoisonedError, OSError: As `update`.
+            CorruptionError: A table to be merged is not what was written.
         """
         writer = self._freeze()
         writer.tree.flush()
@@ -164,22 +175,29 @@ class Store:
     def compact(self) -> None:
         """Flush, then merge all tables into one without what is deleted or shadowed.
 
-        Cost: reads and writes everything once, beside other work.
+        Raises: as `flush`. Cost: reads and writes everything once, beside other work.
         """
         writer = self._freeze()
         writer.tree.flush()
         writer.tree.compact(everything=True)
 
     def sync(self) -> None:
-        """Make every commit so far durable, those with `durable=False` included."""
+        """Make every commit so far durable, those with `durable=False` included.
+
+        Raises:
+            ReadOnlyError, ClosedError, PoisonedError, OSError: As `update`.
+        """
         self._writer().sync()
 
     def verify(self) -> Report:
         """Read every byte of the store, beside other work, and report what is wrong.
 
+        Raises:
+            ClosedError: The store is closed.
+
         Cost: reads everything once.
         """
-        self._follow()
+        self._check_open()
         return verify_files(self._fs, str(self._path), self._source.manifest.epoch)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
@@ -187,6 +205,8 @@ class Store:
 
         Raises:
             UsageError: The directory is not empty.
+            CorruptionError: What is read is not what was written.
+            OSError: A device refused. What was written is removed again.
         """
         self._follow()
         with self._state_lock:
@@ -234,15 +254,15 @@ class Store:
             OSError: The log could not be sealed; durable commits are safe all the same.
             PoisonedError: Commits with `durable=False` never became durable.
         """
-        if self._is_released():
+        if self._released:
             return
         update = self._update
         if update is not None and self._updating == threading.get_ident():
             update.end()
             self._abandon(update)
         with self._write_lock:
-            if self._is_released():
-                return
+            if self._released:
+                return  # type: ignore[unreachable]  # Another thread may have closed it.
             with self._state_lock:
                 self._end("the store is closed")
             try:
@@ -332,9 +352,6 @@ class Store:
             self._updating = None
         finally:
             self._write_lock.release()
-
-    def _is_released(self) -> bool:
-        return self._released
 
     def _release_claim(self) -> None:
         if isinstance(self._source, Writer):

@@ -47,7 +47,7 @@ class Transaction(Entries):
         return self._session.sequence
 
     def commit(self) -> None:
-        """Make the changes durable and visible, and end the transaction.
+        """Make the changes visible, and durable unless `durable=False`; end the transaction.
 
         Nothing to change: nothing is written. Of a view: the same as `rollback`.
 
@@ -77,9 +77,11 @@ class Transaction(Entries):
         self._release(self._session)
 
     def on_commit(self, fn: Callable[[], object]) -> None:
-        """Call `fn()` once this update is durable, in the thread that commits, in order.
+        """Call `fn()` after this update has committed: once it is durable, if it is to be.
 
-        Not called if it rolls back. What `fn` raises comes out of the commit, which stands.
+        In the thread that called `commit`, or in a batch in that of the call's own caller; in
+        the order given. Not called if it rolls back. What `fn` raises comes out of the commit,
+        which stands.
 
         Raises:
             ReadOnlyError: The transaction is a view.

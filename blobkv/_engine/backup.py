@@ -27,7 +27,7 @@ def write_backup(fs: FileSystem, directory: str, snapshot: Snapshot) -> None:
 
     Raises:
         UsageError: The directory is not empty.
-        OSError: The device refused; no manifest was written, so it is no store.
+        OSError: The device refused; what was written is removed again.
 
     Cost: reads every entry once and writes it once.
     """

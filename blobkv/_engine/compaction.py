@@ -16,6 +16,7 @@ from contextlib import suppress
 from operator import lt
 from typing import TYPE_CHECKING, Final
 
+from blobkv._engine.format import SEQUENCE_MAX
 from blobkv._engine.merge import merge, table_chunks
 from blobkv._engine.ranges import Ranges
 from blobkv._engine.table import TableWriter, table_name
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from blobkv._engine.table import Table, TableFile
 
 _TIER_COUNT: Final = 4
-_SEQUENCE_MAX: Final = 2**64
 
 
 def choose(sizes: Sequence[int]) -> slice | None:
@@ -63,8 +63,8 @@ def flush(
         fs,
         directory,
         number,
-        memtable.chunks(b"", None, _SEQUENCE_MAX),
-        memtable.ranges(_SEQUENCE_MAX),
+        memtable.chunks(b"", None, SEQUENCE_MAX),
+        memtable.ranges(SEQUENCE_MAX),
         bottom=bottom,
     )
 

@@ -1,6 +1,6 @@
 """A reader beside a live writer, usually in another process: it follows what is on disk.
 
-It takes no lock, so the writer never notices it. The files of the manifest it read stay
+It takes no lock that the writer waits for. The files of the manifest it read stay
 readable even when the writer has removed their names. A new manifest means reading anew;
 otherwise only the frames that the last log has gained since are read.
 """
@@ -85,7 +85,7 @@ class Follower:
         memtable = self.layers.active
         frames = list(self._tail.frames())
         # Before anybody sees them: visible means durable in every process.
-        self._tail.settle()
+        self._tail.sync()
         for frame in frames:
             entries = dict(zip(frame.keys, frame.values, strict=True))
             with self._lock:
@@ -101,7 +101,11 @@ class Follower:
         known = {table.file: table for table in self.layers.tables}
         found = recovery.recover(self._fs, self._directory, self._lock, known)
         if found.tail is not None:
-            found.tail.settle()
+            try:
+                found.tail.sync()
+            except BaseException:
+                found.tail.close()
+                raise
         old = self._tail
         with self._lock:
             self._identity = identity

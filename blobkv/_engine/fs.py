@@ -13,8 +13,9 @@ What every implementation promises:
   only after `sync_directory` of its directory returns.
 * `map` gives a buffer whose slices are `bytes`; it stays valid after `remove`.
 
-A mapped file is never truncated by the engine (reading it would be SIGBUS, not an error);
-verify, backup, and compaction use `open`, so that a bad disk gives `OSError`.
+A mapped file is never truncated by the engine: reading it would be SIGBUS, not an error. So
+is reading one from a disk that fails, for gets, scans, compaction, and backup; `verify` reads
+by `open`, so that there a bad disk gives `OSError`.
 """
 
 from __future__ import annotations

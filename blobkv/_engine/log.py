@@ -204,11 +204,6 @@ class LogReader:
         """How far the log has been read."""
         return End(self._path, self._at, self.sequence)
 
-    @property
-    def size(self) -> int:
-        """How far the log has been read, in bytes."""
-        return self._at
-
     def frames(self) -> Iterator[Frame]:
         """Yield the commits that follow, up to the first byte that is no valid frame.
 
@@ -244,12 +239,31 @@ class LogReader:
         """Decide what ended `frames`; nothing to say if it was a seal, or a torn tail.
 
         Raises:
-            CorruptionError: The bytes there were promised to be a frame.
+            CorruptionError: The bytes there were promised to be a frame, by a valid one
+                further on that says the log was synced past here.
         """
-        if not self.sealed:
-            self._check_promises()
+        if self.sealed:
+            return
+        base = self._at
+        size = self._file.size - base
+        budget = _SEARCH_FACTOR_MAX * size
+        for at in self._places_of_magic(base + 1, base + size):
+            claimed = frame_size(self._file.read(at, FRAME_SIZE), 0)
+            if claimed is None or at + claimed > base + size:
+                continue
+            budget -= claimed
+            if budget < 0:
+                reason = "no valid frame, and more that look like one than any log could hold"
+                raise CorruptionError(self._path, base, reason)
+            frame = decode_frame(self._file.read(at, claimed), 0, self._log_id)
+            if frame is not None and base < frame.synced <= at and not self._valid_now(base):
+                reason = (
+                    f"no valid frame, though the frame at {at:#x} says that the log was synced "
+                    f"up to {frame.synced:#x}"
+                )
+                raise CorruptionError(self._path, base, reason)
 
-    def settle(self) -> None:
+    def sync(self) -> None:
         """Make durable what was read, unless a frame said that it is.
 
         The writer may have written the last frames and be just about to sync them.
@@ -275,27 +289,6 @@ class LogReader:
         if frame.sequence != expected:
             reason = f"frame has sequence {frame.sequence}, expected {expected}"
             raise CorruptionError(self._path, self._at, reason)
-
-    def _check_promises(self) -> None:
-        """Raise CorruptionError if a later valid frame says the log was synced past here."""
-        base = self._at
-        size = self._file.size - base
-        budget = _SEARCH_FACTOR_MAX * size
-        for at in self._places_of_magic(base + 1, base + size):
-            claimed = frame_size(self._file.read(at, FRAME_SIZE), 0)
-            if claimed is None or at + claimed > base + size:
-                continue
-            budget -= claimed
-            if budget < 0:
-                reason = "no valid frame, and more that look like one than any log could hold"
-                raise CorruptionError(self._path, base, reason)
-            frame = decode_frame(self._file.read(at, claimed), 0, self._log_id)
-            if frame is not None and base < frame.synced <= at and not self._valid_now(base):
-                reason = (
-                    f"no valid frame, though the frame at {at:#x} says that the log was synced "
-                    f"up to {frame.synced:#x}"
-                )
-                raise CorruptionError(self._path, base, reason)
 
     def _valid_now(self, at: int) -> bool:
         """Look again: a live writer may have written there since `frames` looked."""

@@ -20,7 +20,7 @@ from blobkv._engine.memtable import ABSENT
 from blobkv._engine.ranges import Ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from blobkv._engine.merge import Reader
 
@@ -53,7 +53,7 @@ class Overlay:
     def put(self, key: bytes, value: bytes | None) -> None:
         """Set the key's value; None deletes it. O(1), and O(log n) once order was needed."""
         if self._order is not None and key not in self.entries:
-            self._change_order(self._order.add, key)
+            self._add_to_order(key)
         self.entries[key] = value
         self.version += 1
 
@@ -154,9 +154,10 @@ class Overlay:
         self.ranges.add(start, stop)
         self.version += 1
 
-    def _change_order(self, change: Callable[[bytes], None], key: bytes) -> None:
+    def _add_to_order(self, key: bytes) -> None:
+        assert self._order is not None
         try:
-            change(key)
+            self._order.add(key)
         except BaseException:
             # An interrupted change leaves a sorted list that is none.
             self._order = None

@@ -115,12 +115,10 @@ def recover(
         known: Tables that are open already, to be used again.
 
     Raises:
-        UsageError: There is no store.
         CorruptionError: What was written is not what is there.
 
     Cost: O(tables) and a replay of the logs; no key of a table is read.
     """
-    check_present(fs, directory)
     for _ in range(_READ_ATTEMPTS):
         manifest = Manifest.read(fs, directory)
         try:
@@ -204,7 +202,7 @@ def _read(
             replay(memtable, tail.frames())
             tail.check_end()
             end = tail.end
-            replayed += tail.size
+            replayed += tail.end.offset
     except BaseException:
         if tail is not None:
             tail.close()

@@ -1,6 +1,7 @@
 """One immutable sorted file: built once, then read by point and by range.
 
-The bytes are specified in `table_format.py`. Opening reads the footer only. A block is
+The bytes are specified in `table_format.py`. Opening reads the header, the footer, and the
+range tombstones. A block is
 verified the first time it is touched, the hash index and the block index the first time one
 of them is needed; nothing unverified is ever served.
 
@@ -111,7 +112,8 @@ class Table:
             CorruptionError: What would answer is not what was written.
 
         Cost: 1.5 slots and one entry for a hit, 2.5 slots for a miss, on average; with keys
-        made to collide, a search in the block index.
+        made to collide, a search in the block index. The first time, one pass over the hash
+        index, 16 bytes an entry.
         """
         slots = self._slots
         if slots is None:
@@ -178,14 +180,6 @@ class Table:
                 keys, values = keys[low:high], values[low:high]
             if keys:
                 yield (keys[::-1], values[::-1]) if reverse else (keys, values)
-
-    def bounds(self) -> tuple[bytes, bytes] | None:
-        """Return the first and the last key, or None if the table has only ranges."""
-        if not self.footer.blocks:
-            return None
-        if self._blocks is None:
-            self._read_index()
-        return self._keys[0], self._keys[-1]
 
     def _get_without_hash(self, key: bytes) -> Found:
         for keys, values in self.chunks(key, key + b"\x00"):

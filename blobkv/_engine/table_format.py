@@ -99,7 +99,6 @@ TAG_MASK: Final = 0xFFFF
 INDEX_SHIFT: Final = 36
 INDEX_MASK: Final = 0xFFF
 OFFSET_MASK: Final = (1 << INDEX_SHIFT) - 1
-TABLE_SIZE_MAX: Final = OFFSET_MASK
 PROBE_MAX: Final = 128
 
 _U32_MAX: Final = 2**32 - 1

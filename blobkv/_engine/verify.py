@@ -1,10 +1,10 @@
 """Whole-store invariants as code: every byte of every live file is read and judged.
 
-What is checked, in this order: each table's size and digest against the manifest; its header,
-footer, blocks, and indexes; that keys ascend strictly within and across blocks; that the hash
-index finds every key in its place; its counts; then each log, frame by frame, to a clean end
-or, of the last one, to a tail that nothing promised. Files are read, not mapped, so that a
-bad disk is a finding.
+What is checked, in this order: each table's size against the manifest; its header, footer,
+and ranges; its blocks, and that keys ascend strictly within and across them; that the hash
+index finds every key in its place; its counts; its block index; and last its digest. Then
+each log, frame by frame, to a clean end or, of the last one, to a tail that nothing promised.
+Files are read, not mapped, so that a bad disk is a finding.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _verify_blocks(table: Table, data: bytes, report: Report) -> None:
     footer, name = table.footer, table.file.name
     at = layout.TABLE_HEADER_SIZE
     last: bytes | None = None
-    entries = tombstones = blocks = 0
+    entries = tombstones = blocks = blocks_crc = 0
     while at < footer.hash_offset:
         size = layout.check_block(data, at, 0, name)
         keys, values = layout.decode_block(data, at)
@@ -162,9 +162,16 @@ def _verify_blocks(table: Table, data: bytes, report: Report) -> None:
         entries += len(keys)
         tombstones += values.count(None)
         blocks += 1
+        blocks_crc = crc32(data[at : at + 4], blocks_crc)
         at += size
-    counted = (at, entries, tombstones, blocks)
-    if counted != (footer.hash_offset, footer.entries, footer.tombstones, footer.blocks):
+    counted = footer._replace(
+        hash_offset=at,
+        entries=entries,
+        tombstones=tombstones,
+        blocks=blocks,
+        blocks_crc=blocks_crc,
+    )
+    if counted != footer:
         raise CorruptionError(name, at, f"counted {counted}, the footer says {footer}")
     if sum(len(keys) for keys, _ in table.chunks(b"", None)) != entries:
         raise CorruptionError(name, at, "the block index does not reach every entry")
@@ -196,6 +203,6 @@ def _verify_log(
         reader.check_end()
     finally:
         reader.close()
-    report.size += reader.size
+    report.size += reader.end.offset
     report.logs += 1
     return reader.end

@@ -36,7 +36,8 @@ crash tests.
 
 from __future__ import annotations
 
+from blobkv._engine.fs import FileSystem
 from blobkv.testing.disk import Keep, SimulatedDisk
 from blobkv.testing.volume import Operation, PowerCut
 
-__all__ = ["Keep", "Operation", "PowerCut", "SimulatedDisk"]
+__all__ = ["FileSystem", "Keep", "Operation", "PowerCut", "SimulatedDisk"]
