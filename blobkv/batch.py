@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from blobkv._engine.overlay import Overlay
-from blobkv.bucket import Session
+from blobkv.bucket import Scope
 from blobkv.errors import InterruptedCommit, UsageError
 from blobkv.transaction import Transaction
 
@@ -38,8 +38,8 @@ class _Call(Generic[T]):
     def run(self, sequence: int, below: Overlay) -> None:
         """Call the function on top of `below`, and keep what it changed unless it raises."""
         changes = Overlay(below)
-        session = Session(sequence, changes, changes)
-        transaction = Transaction(session, commit=_refuse, release=_ignore)
+        scope = Scope(sequence, changes, changes)
+        transaction = Transaction(scope, commit=_refuse, release=_ignore)
         try:
             self.result.append(self.fn(transaction))
         except KeyboardInterrupt:
@@ -49,11 +49,11 @@ class _Call(Generic[T]):
             self.error = error
         else:
             # Ended already if the function rolled back: then it has changed nothing.
-            if not session.ended:
+            if not scope.ended:
                 below.absorb(changes)
-                self.hooks = session.hooks
+                self.hooks = scope.hooks
         finally:
-            session.end()
+            scope.end()
 
     def outcome(self) -> T:
         """Return what the function returned, or raise what became of it."""
@@ -68,10 +68,10 @@ class Batches:
     """The calls that wait for a leader.
 
     Args:
-        begin: Waits for the write lock and begins an update: its session and itself.
+        begin: Waits for the write lock and begins an update: its scope and itself.
     """
 
-    def __init__(self, begin: Callable[[], tuple[Session, Transaction]]) -> None:
+    def __init__(self, begin: Callable[[], tuple[Scope, Transaction]]) -> None:
         self._begin = begin
         self._waiting: deque[_Call[Any]] = deque()
 
@@ -84,7 +84,7 @@ class Batches:
         call = _Call(fn)
         self._waiting.append(call)
         try:
-            session, transaction = self._begin()
+            scope, transaction = self._begin()
         except BaseException as error:
             # Unless a leader took the call already: then the call has an outcome of its own.
             if self._withdraw(call):
@@ -97,18 +97,18 @@ class Batches:
                 # The leader that took it waits for the disk; hand the lock on to who needs it.
                 transaction.rollback()
             else:
-                self._lead(session, transaction)
+                self._lead(scope, transaction)
         call.done.wait()
         return call.outcome()
 
-    def _lead(self, session: Session, transaction: Transaction) -> None:
+    def _lead(self, scope: Scope, transaction: Transaction) -> None:
         calls: list[_Call[Any]] = []
-        changes = session.changes
+        changes = scope.changes
         assert changes is not None
         try:
             self._take(calls)
             for call in calls:
-                call.run(session.sequence, changes)
+                call.run(scope.sequence, changes)
             transaction.commit()
         except Exception as error:  # noqa: BLE001  # Every caller gets it, this one included.
             _fail(calls, error)
@@ -149,9 +149,9 @@ def _fail(calls: list[_Call[Any]], error: Exception) -> None:
         call.error = call.error or error
 
 
-def _refuse(session: Session) -> NoReturn:  # noqa: ARG001  # As every commit's.
+def _refuse(scope: Scope) -> NoReturn:  # noqa: ARG001  # As every commit's.
     raise UsageError("a batch commits by itself when the function returns")
 
 
-def _ignore(session: Session) -> None:  # As every release's.
+def _ignore(scope: Scope) -> None:  # As every release's.
     """Release nothing: the leader's transaction holds what there is to hold."""

@@ -66,7 +66,7 @@ class _Ended:
 _ENDED: Final = _Ended()
 
 
-class Session:
+class Scope:
     """What a transaction and all of its buckets share. Made by the store.
 
     Attributes:
@@ -106,8 +106,8 @@ class Entries(MutableMapping[bytes, bytes]):
     a value that is not bytes, and `CorruptionError` where it meets bytes nobody wrote.
     """
 
-    def __init__(self, session: Session, path: bytes) -> None:
-        self._session = session
+    def __init__(self, scope: Scope, path: bytes) -> None:
+        self._scope = scope
         self._path = path
         self._prefix = path + _ENTRY
 
@@ -123,9 +123,9 @@ class Entries(MutableMapping[bytes, bytes]):
         Cost: O(1): a dict lookup for what is in memory, else one or two probes a table.
         """
         try:
-            value = self._session.reader.get(self._prefix + key)
+            value = self._scope.reader.get(self._prefix + key)
         except TypeError:
-            value = self._session.reader.get(self._prefix + as_bytes(key, "key"))
+            value = self._scope.reader.get(self._prefix + as_bytes(key, "key"))
         return default if value is None else value
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -164,7 +164,7 @@ class Entries(MutableMapping[bytes, bytes]):
         Raises:
             ReadOnlyError: The transaction is a view.
 
-        Cost: one record in the store however many keys; O(keys) to count them.
+        Cost: one range tombstone in the store however many keys; O(keys) to count them.
         """
         stored = self._prefix + as_bytes(prefix, "prefix")
         return self._changes().clear(stored, prefix_end(stored))
@@ -217,7 +217,7 @@ class Entries(MutableMapping[bytes, bytes]):
         Raises:
             LimitError: The names together are over 64 KiB.
         """
-        return Bucket(self._session, self._child(names))
+        return Bucket(self._scope, self._child(names))
 
     def buckets(self) -> list[bytes]:
         """Return the names of the child buckets that hold anything, in order.
@@ -228,7 +228,7 @@ class Entries(MutableMapping[bytes, bytes]):
         position = self._path + _BUCKET
         end = prefix_end(position)
         while True:
-            pair = next(self._session.reader.items(position, end), None)
+            pair = next(self._scope.reader.items(position, end), None)
             if pair is None:
                 return found
             name, after = unescape(pair[0], len(self._path) + 1)
@@ -292,34 +292,34 @@ class Entries(MutableMapping[bytes, bytes]):
         low, high = self._stored(start, stop)
         if high is not None and low >= high:
             return iter(())
-        pairs = self._session.reader.items(low, high, reverse=reverse)
+        pairs = self._scope.reader.items(low, high, reverse=reverse)
         return self._without_prefix(pairs)
 
     def _count(self, start: bytes, stop: bytes | None) -> int:
         self._check_open()
         low, high = self._stored(start, stop)
-        return 0 if high is not None and low >= high else self._session.reader.count(low, high)
+        return 0 if high is not None and low >= high else self._scope.reader.count(low, high)
 
     def _stored(self, start: bytes, stop: bytes | None) -> tuple[bytes, bytes | None]:
         prefix = self._prefix
         return prefix + start, prefix_end(prefix) if stop is None else prefix + stop
 
     def _without_prefix(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
-        session, size = self._session, len(self._prefix)
+        scope, size = self._scope, len(self._prefix)
         for key, value in pairs:
-            if session.reader is _ENDED:
+            if scope.reader is _ENDED:
                 _ENDED.get(key)
             yield key[size:], value
 
     def _changes(self) -> Overlay:
-        changes = self._session.changes
+        changes = self._scope.changes
         if changes is None:
             self._check_open()
             raise ReadOnlyError("this transaction is a view; open an update to write")
         return changes
 
     def _check_open(self) -> None:
-        if self._session.ended:
+        if self._scope.ended:
             _ENDED.get(b"")
 
     def _child(self, names: tuple[bytes | str, ...]) -> bytes:

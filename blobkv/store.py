@@ -24,13 +24,13 @@ from blobkv._engine import recovery
 from blobkv._engine.backup import write_backup
 from blobkv._engine.follower import Follower
 from blobkv._engine.fs import on_fork
-from blobkv._engine.merge import Snapshot
+from blobkv._engine.merge import State
 from blobkv._engine.overlay import Overlay
 from blobkv._engine.verify import verify_files
 from blobkv._engine.views import Views
 from blobkv._engine.writer import Writer
 from blobkv.batch import Batches
-from blobkv.bucket import Session
+from blobkv.bucket import Scope
 from blobkv.errors import ClosedError, PoisonedError, ReadOnlyError, UsageError
 from blobkv.stats import Stats
 from blobkv.transaction import Transaction
@@ -65,7 +65,7 @@ class Store:
         self._closed: str | None = None
         self._released = False
         # The update that holds the write lock, and the thread that holds it.
-        self._update: Session | None = None
+        self._update: Scope | None = None
         self._updating: int | None = None
         self._source: Writer | Follower
         if lock is None:
@@ -117,10 +117,10 @@ class Store:
         with self._state_lock:
             self._check_open()
             sequence = self._source.visible
-            session = Session(sequence, Snapshot(self._source.layers, sequence))
+            scope = Scope(sequence, State(self._source.layers, sequence))
             # Before it counts as open: from there on somebody must be there to end it.
-            transaction = Transaction(session, release=self._views.release)
-            self._views.add(session)
+            transaction = Transaction(scope, release=self._views.release)
+            self._views.add(scope)
         return transaction
 
     def update(self, *, durable: bool = True) -> Transaction:
@@ -211,12 +211,12 @@ class Store:
         self._follow()
         with self._state_lock:
             self._check_open()
-            snapshot = Snapshot(self._source.layers, self._source.visible)
-            self._views.add(snapshot)
+            state = State(self._source.layers, self._source.visible)
+            self._views.add(state)
         try:
-            write_backup(self._fs, str(Path(path).absolute()), snapshot)
+            write_backup(self._fs, str(Path(path).absolute()), state)
         finally:
-            self._views.release(snapshot)
+            self._views.release(state)
 
     def stats(self) -> Stats:
         """Return what the store can tell about itself in numbers. O(tables)."""
@@ -300,39 +300,39 @@ class Store:
         state = "open" if self._closed is None else "closed"
         return f"<blobkv.Store {str(self._path)!r}, {state}>"
 
-    def _begin(self, *, durable: bool = True) -> tuple[Session, Transaction]:
+    def _begin(self, *, durable: bool = True) -> tuple[Scope, Transaction]:
         writer = self._writer()
         self._acquire()
         try:
             writer.tree.check_writable()
-            changes = Overlay(Snapshot(writer.layers, writer.appended))
-            session = Session(writer.appended, changes, changes)
+            changes = Overlay(State(writer.layers, writer.appended))
+            scope = Scope(writer.appended, changes, changes)
             commit = partial(self._commit, durable=durable)
-            transaction = Transaction(session, commit=commit, release=self._abandon)
+            transaction = Transaction(scope, commit=commit, release=self._abandon)
             # Last: from here on the transaction, when it ends or is dropped, lets go.
-            self._update = session
+            self._update = scope
         except BaseException:
             self._release()
             raise
-        return session, transaction
+        return scope, transaction
 
-    def _commit(self, session: Session, *, durable: bool) -> int:
+    def _commit(self, scope: Scope, *, durable: bool) -> int:
         writer = self._writer()
-        changes = session.changes
+        changes = scope.changes
         try:
             commit = writer.append(changes, durable=durable) if changes else None
         finally:
-            self._abandon(session)
+            self._abandon(scope)
         if commit is not None:
             writer.settle(commit)
             return commit.sequence
         if durable:
             # What it has read, and left as it was, may be another's that is not durable yet.
             writer.sync()
-        return session.sequence
+        return scope.sequence
 
-    def _abandon(self, session: Session) -> None:
-        if self._update is session:
+    def _abandon(self, scope: Scope) -> None:
+        if self._update is scope:
             self._release()
 
     def _acquire(self) -> None:
@@ -396,5 +396,5 @@ class Store:
     def _end(self, reason: str) -> None:
         self._closed = reason
         for reading in self._views:
-            if isinstance(reading, Session):
+            if isinstance(reading, Scope):
                 reading.end()

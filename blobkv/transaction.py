@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from blobkv.bucket import Entries, Session
+from blobkv.bucket import Entries, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,26 +25,26 @@ class Transaction(Entries):
     update commits, or rolls back if the block raised.
 
     Args:
-        session: What it reads and changes.
-        commit: Makes the session's changes durable and returns their sequence; None in a view.
+        scope: What it reads and changes.
+        commit: Makes the scope's changes durable and returns their sequence; None in a view.
         release: Called when it ends, maybe more than once.
     """
 
     def __init__(
         self,
-        session: Session,
+        scope: Scope,
         *,
-        commit: Callable[[Session], int] | None = None,
-        release: Callable[[Session], None],
+        commit: Callable[[Scope], int] | None = None,
+        release: Callable[[Scope], None],
     ) -> None:
-        super().__init__(session, b"")
+        super().__init__(scope, b"")
         self._commit = commit
         self._release = release
 
     @property
     def sequence(self) -> int:
         """The commit it reads; of an update that has committed, its own commit."""
-        return self._session.sequence
+        return self._scope.sequence
 
     def commit(self) -> None:
         """Make the changes visible, and durable unless `durable=False`; end the transaction.
@@ -58,23 +58,23 @@ class Transaction(Entries):
             PoisonedError: An earlier write or sync failed.
             ClosedError: It has ended already.
         """
-        session = self._session
+        scope = self._scope
         self._check_open()
         if self._commit is None:
             self.rollback()
             return
         try:
-            session.sequence = self._commit(session)
+            scope.sequence = self._commit(scope)
         finally:
             self.rollback()
-        for hook in session.hooks:
+        for hook in scope.hooks:
             hook()
 
     def rollback(self) -> None:
         """Drop the changes and end the transaction. Idempotent."""
-        self._session.end()
+        self._scope.end()
         # Also when it had ended: an interrupt may have come between the two.
-        self._release(self._session)
+        self._release(self._scope)
 
     def on_commit(self, fn: Callable[[], object]) -> None:
         """Call `fn()` after this update has committed: once it is durable, if it is to be.
@@ -87,7 +87,7 @@ class Transaction(Entries):
             ReadOnlyError: The transaction is a view.
         """
         self._changes()
-        self._session.hooks.append(fn)
+        self._scope.hooks.append(fn)
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -99,7 +99,7 @@ class Transaction(Entries):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is None and not self._session.ended:
+        if exc_type is None and not self._scope.ended:
             self.commit()
         else:
             self.rollback()

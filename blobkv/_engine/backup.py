@@ -16,14 +16,14 @@ from blobkv.errors import UsageError
 
 if TYPE_CHECKING:
     from blobkv._engine.fs import FileSystem
-    from blobkv._engine.merge import Snapshot
+    from blobkv._engine.merge import State
 
 _TABLE_NUMBER: Final = 1
 _EMPTY_ID: Final = bytes(16)
 
 
-def write_backup(fs: FileSystem, directory: str, snapshot: Snapshot) -> None:
-    """Write what `snapshot` shows as a new store in `directory`, durably.
+def write_backup(fs: FileSystem, directory: str, state: State) -> None:
+    """Write what `state` shows as a new store in `directory`, durably.
 
     Raises:
         UsageError: The directory is not empty.
@@ -34,11 +34,11 @@ def write_backup(fs: FileSystem, directory: str, snapshot: Snapshot) -> None:
     fs.make_directory(directory)
     if fs.names(directory):
         raise UsageError(f"{directory}: not empty; back up into a new directory")
-    chunks = snapshot.chunks(b"", None)
+    chunks = state.chunks(b"", None)
     file = write_table(fs, directory, _TABLE_NUMBER, chunks, Ranges(), bottom=True)
     manifest = Manifest(
         _EMPTY_ID if file is None else bytes.fromhex(file.sha256)[:16],
-        sequence=snapshot.sequence,
+        sequence=state.sequence,
         next_number=_TABLE_NUMBER + 1,
         tables=() if file is None else (file,),
     )

@@ -61,7 +61,7 @@ VALUE_SIZE_MAX: Final = 2**30
 BODY_SIZE_MAX: Final = 2**32 - 1
 SEQUENCE_MAX: Final = 2**63 - 1
 
-Entries = Mapping[bytes, bytes | None]
+Changes = Mapping[bytes, bytes | None]
 Range = tuple[bytes, bytes | None]
 
 _U32_MAX: Final = 2**32 - 1
@@ -135,7 +135,7 @@ def decode_log_header(data: bytes, path: str) -> LogHeader:
 
 def encode_frame(
     sequence: int,
-    entries: Entries,
+    entries: Changes,
     ranges: Sequence[Range] = (),
     *,
     log_id: int,

@@ -39,7 +39,7 @@ from blobkv.errors import CorruptionError, PoisonedError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from blobkv._engine.format import Entries, Range
+    from blobkv._engine.format import Changes, Range
     from blobkv._engine.fs import FileSystem, WritableFile
 
 _MAGIC: Final = FRAME_MAGIC.to_bytes(2, "little")
@@ -92,7 +92,7 @@ class Log:
             raise
         return cls(file, handle)
 
-    def append(self, sequence: int, entries: Entries, ranges: Sequence[Range]) -> int:
+    def append(self, sequence: int, entries: Changes, ranges: Sequence[Range]) -> int:
         """Write one transaction; return where it ends. It is not durable yet.
 
         Raises:
@@ -124,7 +124,7 @@ class Log:
         self._handle.close()
 
     def _append(
-        self, sequence: int, entries: Entries, ranges: Sequence[Range], kind: int
+        self, sequence: int, entries: Changes, ranges: Sequence[Range], kind: int
     ) -> int:
         frame = encode_frame(
             sequence, entries, ranges, log_id=self.file.log_id, synced=self.synced, kind=kind

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from threading import Lock
 
-    from blobkv._engine.format import Entries, Range
+    from blobkv._engine.format import Changes, Range
 
 Chunk = tuple["Sequence[bytes]", "Sequence[bytes | None]"]
 
@@ -54,7 +54,7 @@ _CHUNK_COUNT: Final = 256
 
 
 class Memtable:
-    """Entries by key, as of any sequence that a reader still needs.
+    """Changes by key, as of any sequence that a reader still needs.
 
     Args:
         lock: Held by the caller around `apply` and `forget`; taken here to read key order.
@@ -77,7 +77,7 @@ class Memtable:
         return bool(self._newest or self._ranges)
 
     def apply(
-        self, sequence: int, entries: Entries, ranges: Iterable[Range], *, remember: bool
+        self, sequence: int, entries: Changes, ranges: Iterable[Range], *, remember: bool
     ) -> None:
         """Take one commit in; with `remember`, readers of earlier sequences do not see it.
 
@@ -154,7 +154,7 @@ class Memtable:
         assert self._older.keys() <= self._newest.keys()
         assert {key for _, key in self._trail} == self._older.keys()
 
-    def _put(self, sequence: int, entries: Entries, *, remember: bool) -> None:
+    def _put(self, sequence: int, entries: Changes, *, remember: bool) -> None:
         if remember:
             for key in entries:
                 replaced = self._newest.get(key, ABSENT)

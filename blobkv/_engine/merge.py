@@ -55,7 +55,7 @@ class Layers(NamedTuple):
         return (self.active, *self.frozen)
 
 
-class Snapshot:
+class State:
     """The layers as of one sequence: a `Reader` that no later commit changes.
 
     Cost: O(memtables) to make; holds its memtables and tables for as long as it lives.

@@ -63,7 +63,7 @@ class Overlay:
         Returns:
             How many keys that were.
 
-        Cost: O(keys in the range) to count them, but one record however many there are.
+        Cost: O(keys in the range) to count them, but one range tombstone however many.
         """
         doomed = self.items(start, stop)
         few = [key for _, (key, _) in zip(range(_POINT_DELETES_MAX), doomed, strict=False)]
