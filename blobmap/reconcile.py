@@ -1,9 +1,9 @@
 """The map against the snapshotter and the content store: report, then repair.
 
-Both are walked beside the map, each in its order, so memory is bounded however large they
-are. A walk only raises suspicion: what it did not show is asked for by name, and `NotFound`
-is the one answer that counts as evidence; anything else that is raised ends the call. Repair
-comes after all is compared, and looks at each thing again, under its lock, before it acts.
+Both are walked beside the map, each in its order, so memory does not grow with their size. A
+walk only raises suspicion: what it did not show is asked for by name, and `NotFound` is the
+one answer that counts as evidence; anything else that is raised ends the call. Repair comes
+after all is compared, and looks at each thing again, under its lock, before it acts.
 
     finding         what it is                                    what repair does
     --------------  --------------------------------------------  -------------------------
@@ -12,13 +12,16 @@ comes after all is compared, and looks at each thing again, under its lock, befo
     blob missing    held, but not in the content store            nothing: data was lost
     blob size       another size than was recorded                nothing: data was lost
     image broken    an image lists a snapshot that is not there   nothing: data was lost
-    cache wrong     the reverse index or a tally                  makes it anew from the edges
+    cache wrong     a listing, the reverse index, a tally, queue  makes it anew from the truth
     removal open    a removal without an end                      ends it
     leftover open   snapshots of an image that is gone            removes them
     work open       claims of work that is over                   drops them
     deletion open   a blob whose deletion failed so far           tries it again
 
 No bytes are read: `blobmap.verification` does that.
+
+Cost: two walks of the snapshotter, three if mappings are dropped; one of the content store; a
+pass over the map. Memory grows only with what the map's caches have wrong.
 
 An edge to a blob that is missing is kept: the snapshot is still what that blob was, and
 importing the image again brings the blob back. Blobs in the content store that the map never

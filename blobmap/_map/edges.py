@@ -1,8 +1,9 @@
 """Who holds which blob: the reverse index and the tallies, inside one transaction.
 
-Edges, images, and claims say what holds a blob; holder and tally are kept so that neither
-"who holds it?" nor "is that the last one?" has to scan them. Every function here works in
-the caller's transaction: truth and caches change together, or not at all.
+Edge, image, and claim are the truth; listing, holder, and tally are caches of them, kept so
+that none of "which images list it?", "who holds it?", and "is that the last one?" has to scan
+the truth. Every function here works in the caller's transaction: truth and caches change
+together, or not at all.
 
 Invariants:
 

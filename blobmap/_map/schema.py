@@ -18,10 +18,10 @@ says it all. A *scope* is the two parts (namespace, snapshotter).
     tally    digest                          count, size, foreign: how many holders there are
     queue    digest                          -: nothing holds the blob; it is to be deleted
 
-The first three tables and the claims are the truth; holder and tally are caches of them,
-changed in the same transaction. Everything recorded in one root shares one content store,
-so holders are counted over all scopes. The schema's version stands in the store's top
-level, under "schema".
+Edge, image, and claim are the truth; listing, holder, and tally are caches of them, changed
+in the same transaction. Everything recorded in one root shares one content store, so holders
+are counted over all scopes. The schema's version stands in the store's top level, under
+"schema".
 """
 
 from __future__ import annotations
