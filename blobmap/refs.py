@@ -8,6 +8,7 @@ those that nothing holds any more; deleting them is the caller's next step.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -16,14 +17,14 @@ import blobkv
 from blobmap._map import edges, schema
 from blobmap._map.schema import Edge, Holder, Intent, Scope
 from blobmap.contracts import Blob
+from blobmap.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Self
 
-    from blobkv.testing import SimulatedDisk
+    from blobkv.testing import FileSystem
     from blobmap._map.edges import Fault
 
 # A scan reads this many rows a view, so that no view stays open while a caller works.
@@ -33,7 +34,7 @@ _PAGE_COUNT: Final = 256
 class Refs:
     """One snapshotter's part of a map. Safe to call from many threads.
 
-    Lifetime: from `open` to `close`; a call after that raises `blobkv.ClosedError`.
+    Lifetime: from `open` to `close`; a call after that raises `FailedPrecondition`.
     """
 
     def __init__(self, store: blobkv.Store, scope: Scope) -> None:
@@ -47,7 +48,7 @@ class Refs:
         scope: Scope,
         *,
         lock_timeout: float = 0.0,
-        fs: SimulatedDisk | None = None,
+        fs: FileSystem | None = None,
     ) -> Self:
         """Open the map in the directory `root`, and make it if it does not exist.
 
@@ -74,13 +75,30 @@ class Refs:
 
     # What the tables of images and of claims are made with.
 
-    def view(self) -> AbstractContextManager[blobkv.Transaction]:
-        """Return a view of the whole map, for a with-block."""
-        return self._store.view()
+    @contextmanager
+    def view(self) -> Iterator[blobkv.Transaction]:
+        """Read one state of the whole map in a with-block.
 
-    def update(self) -> AbstractContextManager[blobkv.Transaction]:
-        """Return an update of the whole map, for a with-block."""
-        return self._store.update()
+        Raises:
+            FailedPrecondition: The map is closed.
+        """
+        with _told(), self._store.view() as txn:
+            yield txn
+
+    @contextmanager
+    def update(self) -> Iterator[blobkv.Transaction]:
+        """Change the whole map in a with-block; if it raises, nothing changes.
+
+        Raises:
+            FailedPrecondition: The map is closed.
+        """
+        with _told(), self._store.update() as txn:
+            yield txn
+
+    def require_open(self) -> None:
+        """Raise FailedPrecondition if the map is closed."""
+        with self.view():
+            pass
 
     def holder(self, kind: str, name: str) -> Holder:
         """Return the holder of that name in this scope."""
@@ -289,3 +307,12 @@ class Refs:
             if len(page) < _PAGE_COUNT:
                 return
             start = page[-1][0] + b"\x00"
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell in blobmap's words that the store is closed."""
+    try:
+        yield
+    except blobkv.ClosedError as error:
+        raise FailedPrecondition("the map is closed: open it again") from error

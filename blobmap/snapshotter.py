@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from blobkv.testing import SimulatedDisk
+    from blobkv.testing import FileSystem
     from blobmap._map.holding import Explanation
     from blobmap._map.usage import DiskUsage
     from blobmap._map.work import Work
@@ -82,7 +82,7 @@ class BlobSnapshotter:
         namespace: str = "default",
         close_content: bool = False,
         lock_timeout: float = 0.0,
-        fs: SimulatedDisk | None = None,
+        fs: FileSystem | None = None,
     ) -> None:
         check_methods(inner, content)
         if not str(root):
@@ -125,9 +125,8 @@ class BlobSnapshotter:
 
     def update(self, info: Info, *fieldpaths: str) -> Info:
         """Change labels, as `Snapshotter.update`; `info.blob` is not looked at."""
-        return self._mappings.with_blob(
-            self._parts.inner.update(replace(info, blob=None), *fieldpaths)
-        )
+        changed = self._parts.inner.update(replace(info, blob=None), *fieldpaths)
+        return self._mappings.with_blob(changed)
 
     def usage(self, key: str) -> Usage:
         """Return the snapshot's own bytes and inodes, and the bytes of its blob.
@@ -203,7 +202,7 @@ class BlobSnapshotter:
     def close(self) -> None:
         """Close the map, then the snapshotter, and the content store if asked to. Idempotent.
 
-        What is unfinished stays recorded for the next open.
+        What is unfinished stays recorded. A call after this raises FailedPrecondition.
         """
         try:
             self._parts.refs.close()
@@ -336,7 +335,8 @@ class BlobSnapshotter:
             FailedPrecondition: More than a tenth of the mappings would be dropped, or the
                 snapshotter looks empty, and not `force`. Nothing was repaired.
 
-        Cost: a walk of each; memory does not grow with their size.
+        Cost: two walks of the snapshotter, three if mappings are dropped; one of the content
+            store; a pass over the map. Memory grows only with what the caches have wrong.
         """
         reconciliation = Reconciliation(
             self._parts,

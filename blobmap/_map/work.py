@@ -42,6 +42,7 @@ class Works:
 
     def begin(self) -> Work:
         """See `BlobSnapshotter.work`."""
+        self._parts.refs.require_open()
         work = secrets.token_hex(8)
         self._live.add(work)
         return Work(self, work)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from support.map_model import BLOBS, DATA, MapWorld, fail, map_world
 import blobkv
 import blobmap
 from blobmap import digest as digests
-from blobmap.contracts import Blob, Info, Kind, Snapshotter
+from blobmap.contracts import Blob, Image, Info, Kind, Snapshotter
 from blobmap.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -102,8 +103,37 @@ def test_closing_closes_the_snapshotter_but_not_the_content_store(world: MapWorl
 
     assert world.inner.closed
     assert not world.content.closed
-    with pytest.raises(blobkv.ClosedError):
-        world.snapshotter.references(X)
+    world.reopen()
+
+
+def test_a_closed_one_speaks_of_one_error_only(world: MapWorld) -> None:
+    world.make("s", X)
+    image = Image("i", X, (X,), ("s",), datetime.now(UTC))
+    closed = world.snapshotter
+    closed.close()
+
+    for call in (
+        lambda: closed.stat("s"),
+        lambda: closed.get_blob("s"),
+        lambda: closed.set_blob("s", X),
+        lambda: closed.unset_blob("s"),
+        lambda: closed.remove("s"),
+        lambda: closed.references(X),
+        lambda: list(closed.snapshots_of(X)),
+        lambda: list(closed.blobs()),
+        lambda: list(closed.walk()),
+        lambda: closed.explain(X),
+        closed.disk_usage,
+        lambda: closed.set_image(image),
+        lambda: closed.get_image("i"),
+        lambda: list(closed.images()),
+        lambda: closed.remove_image("i"),
+        closed.cleanup,
+        closed.reconcile,
+        closed.work,
+    ):
+        with pytest.raises(FailedPrecondition):
+            call()
     world.reopen()
 
 
