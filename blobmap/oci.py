@@ -114,6 +114,7 @@ def import_layout(
         NotFound: There is no such path, no image of that name, or none for this machine.
         InvalidArgument: It is no layout of images, or a layer has a member that is refused.
         DataLoss: The layout lacks bytes, or they are not what their digest or diff ID says.
+        FailedPrecondition: A snapshot of a layer's name is not that layer's; remove it.
         Unavailable: Another import of a blob is stuck.
         NotImplementedHere: A layer is zstd, and nothing here reads that; or the snapshotter
             gives other mounts.
@@ -239,7 +240,9 @@ class _Importer:
             tuple(layer.snapshot for layer in layers),
             datetime.now(UTC),
         )
-        for attempts_left in reversed(range(_ATTEMPTS_MAX)):
+        attempts_left = _ATTEMPTS_MAX
+        while True:
+            attempts_left -= 1
             try:
                 for layer in layers:
                     self._have(layer)
@@ -249,7 +252,6 @@ class _Importer:
                 # Blobs are held, so it was a snapshot: somebody removed the image it was of.
                 if not attempts_left:
                     raise
-        raise AssertionError("the last attempt returns or raises")
 
     def _layers(self, config: Descriptor, blobs: Sequence[Descriptor]) -> list[_Layer]:
         place = f"{self._layout.name}: {config.digest}"

@@ -79,7 +79,7 @@ class Layout:
         algorithm, digits = digests.split(blob.digest)
         try:
             reader = self._files.open(f"{BLOBS}/{algorithm}/{digits}")
-        except (FileNotFoundError, NotFound) as error:
+        except FileNotFoundError as error:
             raise DataLoss(
                 f"{self.name}: blob {blob.digest} is missing; copy the image again"
             ) from error

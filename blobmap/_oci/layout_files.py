@@ -236,7 +236,10 @@ class _CompressedTar:
 
     def open(self, name: str) -> ContentReader:
         if (digest := _blob_digest(name)) is not None:
-            return self._store.open(digest)
+            try:
+                return self._store.open(digest)
+            except NotFound as error:
+                raise FileNotFoundError(name) from error
         if name not in self._documents:
             raise FileNotFoundError(name)
         return _InMemory(self._documents[name])
