@@ -33,6 +33,7 @@ from blobmap._oci.attributes import Attributes, mode_of, time_ns_of
 from blobmap._oci.compression import EXPANSION_FREE, decompress
 from blobmap._oci.tree import Path, Tree, parse_path, shown
 from blobmap.errors import DataLoss, InvalidArgument
+from blobmap.local.durable import write_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -211,7 +212,7 @@ class _Application:
         try:
             stored = 0
             for offset, data in archive.data(member):
-                _write(fd, data, offset)
+                write_at(fd, data, offset)
                 stored += len(data)
             self._bound_holes(member.size - stored)
             os.ftruncate(fd, member.size)
@@ -269,11 +270,3 @@ class _Application:
                 f"sparse files with {self._hole_size} bytes of holes; at most "
                 f"{EXPANSION_FREE} in a layer"
             )
-
-
-def _write(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view = view[written:]
-        offset += written

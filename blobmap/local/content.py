@@ -3,7 +3,7 @@
     ROOT/blobs/<algorithm>/<hex>    the blobs, read-only: the OCI image layout's directory
     ROOT/ingest/                    what is still being written (`blobmap.local.ingest`)
     ROOT/meta/                      a blobkv store:
-      pack("blob", digest)          a record: size, created, updated, labels
+      pack("blob", digest)          a record: created, updated, labels
 
 A blob becomes one in this order, each step durable before the next: its bytes, its name in
 `blobs`, its record. It goes in this one: its name, its record. So after a crash
@@ -12,8 +12,8 @@ A blob becomes one in this order, each step durable before the next: its bytes, 
   recorded at the next open, with the file's time and no labels;
 * a record without a file is a blob whose delete nobody was told of: it is dropped then.
 
-Invariant: while the store is open, what exists is what has both. Its size is always the
-file's: were that cut or grown behind the store's back, the record would hide it.
+Invariant: while the store is open, what exists is what has both. The size is not recorded but
+always the file's: were that cut or grown behind the store's back, a record would hide it.
 """
 
 from __future__ import annotations
@@ -362,7 +362,6 @@ def _encode(info: ContentInfo) -> bytes:
     assert info.updated is not None
     return encode(
         {
-            "size": info.size,
             "created": info.created.isoformat(),
             "updated": info.updated.isoformat(),
             "labels": dict(info.labels),

@@ -79,6 +79,15 @@ def opened(path: str | Path, flags: int, mode: int = 0o600) -> Iterator[int]:
         os.close(fd)
 
 
+def write_at(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`, however little of it the system takes at once."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(fd, rest, offset)
+        rest = rest[written:]
+        offset += written
+
+
 def _find_syncfs() -> ctypes._NamedFuncPointer | None:
     if sys.platform != "linux":
         return None

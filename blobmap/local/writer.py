@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from blobmap import digest as digests
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from blobmap.local import labels as label_rules
+from blobmap.local.durable import write_at
 
 if TYPE_CHECKING:
     import io
@@ -73,7 +74,7 @@ class LocalWriter:
         with self._lock:
             self._require_open()
             try:
-                _write(self._file.fileno(), data, self._status.offset)
+                write_at(self._file.fileno(), data, self._status.offset)
             except OSError:
                 self._file.truncate(self._status.offset)
                 raise
@@ -206,11 +207,3 @@ def _hash_file(file: io.FileIO, algorithm: str) -> tuple[_Hash, int]:
         running.update(chunk)
         offset += len(chunk)
     return running, offset
-
-
-def _write(fd: int, data: bytes, offset: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(fd, rest, offset)
-        rest = rest[written:]
-        offset += written
