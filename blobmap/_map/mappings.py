@@ -40,8 +40,8 @@ class Mappings:
     def with_blob(self, info: Info) -> Info:
         """Return the snapshot with its blob, if it stands for one."""
         edge = self._parts.refs.edge(info.name)
-        live = edge is not None and edge.is_of(info)
-        return replace(info, blob=edge.blob if edge is not None and live else None)
+        blob = edge.blob if edge is not None and edge.is_of(info) else None
+        return replace(info, blob=blob)
 
     def walk(self, *filters: str) -> Iterator[Info]:
         """See `BlobSnapshotter.walk`."""

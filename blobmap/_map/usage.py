@@ -42,26 +42,23 @@ class UsageRow:
 
     @property
     def total(self) -> int:
-        """Return what the snapshot takes by itself: exclusive and shared."""
+        """What the snapshot takes by itself: exclusive and shared."""
         return self.exclusive + self.shared
 
 
 class DiskUsage(list[UsageRow]):
-    """The rows, one a snapshot, in order of names.
+    """The rows, one a snapshot, in order of names."""
 
-    Attributes:
-        shared: The size of each blob that several rows or an image share, once each.
-    """
-
-    def __init__(self, rows: list[UsageRow]) -> None:
-        super().__init__(rows)
-        self.shared: Final[dict[str, int]] = {
-            row.blob.digest: row.shared for row in rows if row.blob is not None and row.shared
+    @property
+    def shared(self) -> dict[str, int]:
+        """The size of each blob that several rows or an image share, by digest, once each."""
+        return {
+            row.blob.digest: row.shared for row in self if row.blob is not None and row.shared
         }
 
     @property
     def size(self) -> int:
-        """Return the bytes of all rows: what is exclusive, and what is shared once.
+        """The bytes of all rows: what is exclusive, and what is shared once.
 
         That is what snapshots and their blobs take on disk; blobs that only images hold,
         manifests and configs, are not among them.
