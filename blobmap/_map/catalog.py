@@ -90,14 +90,14 @@ class Catalog:
 
     def leftovers(self, *image: str) -> Iterator[Leftovers]:
         """Yield what all images that are gone left behind, or those of one name."""
-        for (name, token), raw in self._refs.scan(schema.RETIRED, *image):
-            yield Leftovers(name, token, schema.decode_retired(raw, name))
+        for (name, token), raw in self._refs.scan(schema.LEFTOVER, *image):
+            yield Leftovers(name, token, schema.decode_leftover(raw, name))
 
     def finish(self, leftovers: Leftovers) -> None:
         """Record that the snapshots are removed, or kept for good reason."""
         with self._refs.update() as txn:
             row = self._refs.scope.key(leftovers.image, leftovers.token)
-            txn.bucket(schema.RETIRED).delete(row)
+            txn.bucket(schema.LEFTOVER).delete(row)
 
     def _image(self, txn: blobkv.Transaction, name: str) -> Image | None:
         raw = txn.bucket(schema.IMAGE).get(self._refs.scope.key(name))
@@ -119,6 +119,6 @@ class Catalog:
         left = [snapshot for snapshot in old.snapshots if snapshot not in kept_snapshots]
         if left:
             row = self._refs.scope.key(name, secrets.token_hex(8))
-            txn.bucket(schema.RETIRED).put(row, schema.encode_retired(left))
+            txn.bucket(schema.LEFTOVER).put(row, schema.encode_leftover(left))
         txn.bucket(schema.IMAGE).delete(self._refs.scope.key(name))
         return released

@@ -40,8 +40,8 @@ class Claims:
             row = self._refs.scope.key(work, schema.CLAIM_BLOB, digest)
             txn.bucket(schema.CLAIM).put(row, b"")
 
-    def own(self, work: str, snapshot: str) -> None:
-        """Let the work own the active snapshot that is about to be prepared."""
+    def scratch(self, work: str, snapshot: str) -> None:
+        """Let the active snapshot that is about to be prepared be scratch of the work."""
         with self._refs.update() as txn:
             row = self._refs.scope.key(work, schema.CLAIM_SCRATCH, snapshot)
             txn.bucket(schema.CLAIM).put(row, b"")
@@ -52,8 +52,8 @@ class Claims:
         for work, _ in groupby(rows, key=lambda row: row[0][0]):
             yield work
 
-    def owned(self, work: str) -> Iterator[str]:
-        """Yield the active snapshots that the work owns."""
+    def scratches(self, work: str) -> Iterator[str]:
+        """Yield the snapshots that are scratch of the work."""
         for (_, _, snapshot), _ in self._refs.scan(schema.CLAIM, work, schema.CLAIM_SCRATCH):
             yield snapshot
 

@@ -4,19 +4,19 @@ A table is a bucket of the store. A key is `blobkv.pack` of its parts, so no nam
 into its neighbor, whatever it holds. A value is a JSON object, or nothing where the key
 says it all. A *scope* is the two parts (namespace, snapshotter).
 
-    table    key                             value
-    -------  ------------------------------  -------------------------------------------------
-    edge     scope, snapshot                 digest, size, diff_id, media_type, incarnation:
-                                             the committed snapshot stands for that blob
-    image    scope, image                    digest, blobs, sizes, snapshots, created
-    listing  scope, snapshot, image          -: the image lists the snapshot
-    claim    scope, work, kind, subject      -: work in flight holds a blob (kind "blob"), or
-                                             owns an active snapshot (kind "scratch")
-    intent   scope, snapshot                 incarnation, doubtful: it is being removed
-    retired  scope, image, token             snapshots: what an image that is gone left behind
-    holder   digest, kind, scope, name       -: the reverse of edge, image, and claim
-    tally    digest                          count, size, foreign: how many holders there are
-    queue    digest                          -: nothing holds the blob; it is to be deleted
+    table     key                           value
+    --------  ----------------------------  --------------------------------------------------
+    edge      scope, snapshot               digest, size, diff_id, media_type, incarnation:
+                                            the committed snapshot stands for that blob
+    image     scope, image                  digest, blobs, sizes, snapshots, created
+    listing   scope, snapshot, image        -: the image lists the snapshot
+    claim     scope, work, kind, subject    -: work in flight holds a blob (kind "blob"), or
+                                            has an active snapshot as scratch (kind "scratch")
+    intent    scope, snapshot               incarnation, doubtful: it is being removed
+    leftover  scope, image, token           snapshots: what an image that is gone left behind
+    holder    digest, kind, scope, name     -: the reverse of edge, image, and claim
+    tally     digest                        count, size, foreign: how many holders there are
+    queue     digest                        -: nothing holds the blob; it is to be deleted
 
 Edge, image, and claim are the truth; listing, holder, and tally are caches of them, changed
 in the same transaction. Everything recorded in one root shares one content store, so holders
@@ -45,7 +45,7 @@ IMAGE: Final = "image"
 LISTING: Final = "listing"
 CLAIM: Final = "claim"
 INTENT: Final = "intent"
-RETIRED: Final = "retired"
+LEFTOVER: Final = "leftover"
 HOLDER: Final = "holder"
 TALLY: Final = "tally"
 QUEUE: Final = "queue"
@@ -260,13 +260,13 @@ def decode_intent(raw: bytes, snapshot: str) -> Intent:
     return Intent(fields.text("incarnation"), fields.flag("doubtful"))
 
 
-def encode_retired(snapshots: Iterable[str]) -> bytes:
-    """Return the value of a row of `retired`."""
+def encode_leftover(snapshots: Iterable[str]) -> bytes:
+    """Return the value of a row of `leftover`."""
     return _encode(snapshots=tuple(snapshots))
 
 
-def decode_retired(raw: bytes, image: str) -> tuple[str, ...]:
-    """Return what `encode_retired` spelled; DataLoss if it did not."""
+def decode_leftover(raw: bytes, image: str) -> tuple[str, ...]:
+    """Return what `encode_leftover` spelled; DataLoss if it did not."""
     return _Fields(raw, f"the leftovers of image {image!r}").texts("snapshots")
 
 

@@ -69,7 +69,7 @@ class Works:
                 exists = True
             self._claims.hold(work, digest, exists=exists)
 
-    def own(self, work: str, key: str) -> None:
+    def scratch(self, work: str, key: str) -> None:
         """See `Work.scratch`."""
         schema.check_name("snapshot", key, schema.SNAPSHOT_SIZE_MAX)
         self._check_live(work)
@@ -77,7 +77,7 @@ class Works:
             with suppress(NotFound):
                 self._parts.inner.stat(key)
                 raise AlreadyExists(f"snapshot {key!r} exists: claim a key before preparing it")
-            self._claims.own(work, key)
+            self._claims.scratch(work, key)
 
     def end(self, work: str) -> None:
         """Drop all claims of the work. Idempotent."""
@@ -89,7 +89,7 @@ class Works:
         attempts = self._parts.attempts
         removed = [
             key
-            for key in self._claims.owned(work)
+            for key in self._claims.scratches(work)
             if attempts.succeeds(
                 f"remove half-made snapshot {key!r}", partial(self._remove, key)
             )
@@ -139,7 +139,7 @@ class Work:
             InvalidArgument: The key cannot be recorded.
             FailedPrecondition: The work has ended.
         """
-        self._works.own(self._name, key)
+        self._works.scratch(self._name, key)
 
     def close(self) -> None:
         """End the work. Idempotent."""
