@@ -26,16 +26,14 @@ are counted over all scopes. The schema's version stands in the store's top leve
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import blobkv
-from blobmap import digest as digests
 from blobmap.contracts import Blob, Image, Info, Kind
 from blobmap.errors import DataLoss, FailedPrecondition, InvalidArgument
+from blobmap.fields import Fields, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -179,9 +177,9 @@ def settle_version(txn: blobkv.Transaction) -> None:
     if raw is None:
         if any(True for _ in txn) or any(True for _ in txn.buckets()):
             raise FailedPrecondition("the store is not a blob map: give another directory")
-        txn.put(_VERSION_KEY, _encode(version=_VERSION))
+        txn.put(_VERSION_KEY, encode(version=_VERSION))
         return
-    version = _Fields(raw, "the schema").number("version")
+    version = Fields(raw, "the schema").number("version")
     if version > _VERSION:
         raise FailedPrecondition(
             f"a newer blobmap wrote this map (schema {version}, this one knows {_VERSION}): "
@@ -193,13 +191,13 @@ def settle_version(txn: blobkv.Transaction) -> None:
 
 def version_is_settled(txn: blobkv.Transaction) -> bool:
     """Return whether the store says that it is a map of this very version."""
-    return txn.get(_VERSION_KEY) == _encode(version=_VERSION)
+    return txn.get(_VERSION_KEY) == encode(version=_VERSION)
 
 
 def encode_edge(edge: Edge) -> bytes:
     """Return the value of a row of `edge`."""
     blob = edge.blob
-    return _encode(
+    return encode(
         digest=blob.digest,
         size=blob.size,
         diff_id=blob.diff_id,
@@ -210,7 +208,7 @@ def encode_edge(edge: Edge) -> bytes:
 
 def decode_edge(raw: bytes, snapshot: str) -> Edge:
     """Return what `encode_edge` spelled; DataLoss if it did not."""
-    fields = _Fields(raw, f"the edge of snapshot {snapshot!r}")
+    fields = Fields(raw, f"the edge of snapshot {snapshot!r}")
     blob = Blob(
         fields.digest("digest"),
         fields.number("size"),
@@ -222,7 +220,7 @@ def decode_edge(raw: bytes, snapshot: str) -> Edge:
 
 def encode_image(image: Image, sizes: Mapping[str, int]) -> bytes:
     """Return the value of a row of `image`; its name is the key's."""
-    return _encode(
+    return encode(
         digest=image.digest,
         blobs=image.blobs,
         sizes=[sizes[digest] for digest in image.blobs],
@@ -233,7 +231,7 @@ def encode_image(image: Image, sizes: Mapping[str, int]) -> bytes:
 
 def decode_image(raw: bytes, name: str) -> Image:
     """Return what `encode_image` spelled; DataLoss if it did not."""
-    fields = _Fields(raw, f"image {name!r}")
+    fields = Fields(raw, f"image {name!r}")
     return Image(
         name,
         fields.digest("digest"),
@@ -245,41 +243,43 @@ def decode_image(raw: bytes, name: str) -> Image:
 
 def decode_sizes(raw: bytes, name: str) -> dict[str, int]:
     """Return the size of each blob of an image; DataLoss if `encode_image` did not say."""
-    fields = _Fields(raw, f"image {name!r}")
-    return dict(zip(fields.digests("blobs"), fields.numbers("sizes"), strict=True))
+    fields = Fields(raw, f"image {name!r}")
+    blobs, sizes = fields.digests("blobs"), fields.numbers("sizes")
+    if len(blobs) != len(sizes):
+        raise fields.damage(f"has {len(sizes)} sizes for {len(blobs)} blobs")
+    return dict(zip(blobs, sizes, strict=True))
 
 
 def encode_intent(intent: Intent) -> bytes:
     """Return the value of a row of `intent`."""
-    return _encode(incarnation=intent.incarnation, doubtful=intent.doubtful)
+    return encode(incarnation=intent.incarnation, doubtful=intent.doubtful)
 
 
 def decode_intent(raw: bytes, snapshot: str) -> Intent:
     """Return what `encode_intent` spelled; DataLoss if it did not."""
-    fields = _Fields(raw, f"the intent to remove snapshot {snapshot!r}")
+    fields = Fields(raw, f"the intent to remove snapshot {snapshot!r}")
     return Intent(fields.text("incarnation"), fields.flag("doubtful"))
 
 
 def encode_leftover(snapshots: Iterable[str]) -> bytes:
     """Return the value of a row of `leftover`."""
-    return _encode(snapshots=tuple(snapshots))
+    return encode(snapshots=tuple(snapshots))
 
 
 def decode_leftover(raw: bytes, image: str) -> tuple[str, ...]:
     """Return what `encode_leftover` spelled; DataLoss if it did not."""
-    return _Fields(raw, f"the leftovers of image {image!r}").texts("snapshots")
+    return Fields(raw, f"the leftovers of image {image!r}").texts("snapshots")
 
 
 def encode_tally(tally: Tally) -> bytes:
     """Return the value of a row of `tally`."""
-    return _encode(count=tally.count, size=tally.size, foreign=tally.foreign)
+    return encode(count=tally.count, size=tally.size, foreign=tally.foreign)
 
 
 def decode_tally(raw: bytes, digest: str) -> Tally:
     """Return what `encode_tally` spelled; DataLoss if it did not."""
-    fields = _Fields(raw, f"the tally of blob {digest}")
-    size = fields.number("size") if fields.present("size") else None
-    return Tally(fields.number("count"), size, fields.flag("foreign"))
+    fields = Fields(raw, f"the tally of blob {digest}")
+    return Tally(fields.number("count"), fields.number_or_none("size"), fields.flag("foreign"))
 
 
 def text_parts(key: bytes) -> tuple[str, ...]:
@@ -292,83 +292,3 @@ def text_parts(key: bytes) -> tuple[str, ...]:
     if len(texts) < len(parts):
         raise DataLoss(f"the map holds a key that it never wrote: {key!r}")
     return texts
-
-
-def _encode(**fields: object) -> bytes:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-class _Fields:
-    """One decoded value whose fields are checked as they are taken."""
-
-    def __init__(self, raw: bytes, what: str) -> None:
-        self._what = what
-        try:
-            fields = json.loads(raw)
-        except ValueError as cause:
-            raise self._damage("is not JSON") from cause
-        if not isinstance(fields, dict):
-            raise self._damage("is not a JSON object")
-        self._fields: dict[str, object] = fields
-
-    def present(self, name: str) -> bool:
-        return self._fields.get(name) is not None
-
-    def text(self, name: str) -> str:
-        value = self._fields.get(name)
-        if not isinstance(value, str):
-            raise self._damage(f"has {name} = {value!r} where a text should be")
-        return value
-
-    def text_or_none(self, name: str) -> str | None:
-        return self.text(name) if self.present(name) else None
-
-    def number(self, name: str) -> int:
-        value = self._fields.get(name)
-        if not isinstance(value, int) or not _is_number(value):
-            raise self._damage(f"has {name} = {value!r} where a number should be")
-        return value
-
-    def numbers(self, name: str) -> tuple[int, ...]:
-        value = self._fields.get(name)
-        if not isinstance(value, list) or not all(map(_is_number, value)):
-            raise self._damage(f"has {name} = {value!r} where a list of numbers should be")
-        return tuple(value)
-
-    def flag(self, name: str) -> bool:
-        value = self._fields.get(name)
-        if not isinstance(value, bool):
-            raise self._damage(f"has {name} = {value!r} where a truth value should be")
-        return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        value = self._fields.get(name)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self._damage(f"has {name} = {value!r} where a list of texts should be")
-        return tuple(value)
-
-    def digest(self, name: str) -> str:
-        return self._valid(self.text(name))
-
-    def digests(self, name: str) -> tuple[str, ...]:
-        return tuple(map(self._valid, self.texts(name)))
-
-    def time(self, name: str) -> datetime:
-        try:
-            return datetime.fromisoformat(self.text(name))
-        except ValueError as cause:
-            raise self._damage(f"has {name} where a time should be") from cause
-
-    def _valid(self, digest: str) -> str:
-        # A digest becomes a path in the content store, so it is never taken on trust.
-        try:
-            return digests.validate(digest)
-        except InvalidArgument as cause:
-            raise self._damage(f"names the impossible digest {digest!r}") from cause
-
-    def _damage(self, problem: str) -> DataLoss:
-        return DataLoss(f"{self._what} {problem}: restore the map from a backup")

@@ -31,11 +31,12 @@ from blobmap import filters as filter_language
 from blobmap import locks
 from blobmap.contracts import ContentInfo
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from blobmap.fields import Fields, encode
 from blobmap.local import labels as label_rules
 from blobmap.local.clock import Clock, Ticker, utc_now
 from blobmap.local.durable import make_directory, sync_directory, sync_file
 from blobmap.local.ingest import Ingests
-from blobmap.local.records import Records, decode, encode
+from blobmap.local.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -361,20 +362,14 @@ def _encode(info: ContentInfo) -> bytes:
     assert info.created is not None
     assert info.updated is not None
     return encode(
-        {
-            "created": info.created.isoformat(),
-            "updated": info.updated.isoformat(),
-            "labels": dict(info.labels),
-        }
+        created=info.created.isoformat(),
+        updated=info.updated.isoformat(),
+        labels=dict(info.labels),
     )
 
 
 def _decode(digest: str, value: bytes, size: int) -> ContentInfo:
-    record = decode(value)
+    fields = Fields(value, f"the record of blob {digest}")
     return ContentInfo(
-        digest,
-        size,
-        datetime.fromisoformat(record["created"]),
-        datetime.fromisoformat(record["updated"]),
-        record["labels"],
+        digest, size, fields.time("created"), fields.time("updated"), fields.labels("labels")
     )

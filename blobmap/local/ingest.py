@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,8 +24,8 @@ import blobkv
 from blobmap import digest as digests
 from blobmap.contracts import IngestStatus
 from blobmap.errors import NotFound, Unavailable
+from blobmap.fields import Fields, encode
 from blobmap.local import tree
-from blobmap.local.records import decode, encode
 from blobmap.local.writer import LocalWriter
 
 if TYPE_CHECKING:
@@ -236,22 +235,20 @@ def _ref(key: bytes) -> str:
 
 def _encode(status: IngestStatus) -> bytes:
     return encode(
-        {
-            "total": status.total,
-            "expected": status.expected,
-            "started": status.started.isoformat(),
-            "updated": status.updated.isoformat(),
-        }
+        total=status.total,
+        expected=status.expected,
+        started=status.started.isoformat(),
+        updated=status.updated.isoformat(),
     )
 
 
 def _decode(ref: str, value: bytes, offset: int) -> IngestStatus:
-    record = decode(value)
+    fields = Fields(value, f"the record of ingest {ref!r}")
     return IngestStatus(
         ref,
         offset,
-        record["total"],
-        record["expected"],
-        datetime.fromisoformat(record["started"]),
-        datetime.fromisoformat(record["updated"]),
+        fields.number("total"),
+        fields.digest_or_none("expected"),
+        fields.time("started"),
+        fields.time("updated"),
     )

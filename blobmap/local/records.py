@@ -4,15 +4,14 @@
     ---------------  ----------------------------------------------------------------
     pack("format")   the version of all other records, in decimal
 
-What else there is belongs to who opens it. Values are JSON objects, for whoever looks into
-a store to read them; times in them are ISO 8601 in UTC, to the microsecond.
+What else there is belongs to who opens it. Other values are spelled as `blobmap.fields` says;
+times in them are ISO 8601 in UTC, to the microsecond.
 """
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import blobkv
 from blobkv.errors import ClosedError, LimitError
@@ -95,18 +94,8 @@ class Records:
             with self._store.update() as txn:
                 txn.put(_FORMAT_KEY, FORMAT)
         elif found != FORMAT:
+            other = found.decode("ascii", "backslashreplace")
             raise FailedPrecondition(
-                f"{self._path}: records of format {found.decode()}, and this blobmap reads "
+                f"{self._path}: records of format {other}, and this blobmap reads "
                 f"{FORMAT.decode()}; use the blobmap that made them"
             )
-
-
-def encode(record: dict[str, Any]) -> bytes:
-    """Return the record as it is stored."""
-    return json.dumps(record, sort_keys=True).encode()
-
-
-def decode(value: bytes) -> dict[str, Any]:
-    """Return the record that `encode` made `value` from."""
-    record: dict[str, Any] = json.loads(value)
-    return record

@@ -21,16 +21,16 @@ Source: containerd's core/snapshots/storage, whose parents bucket is the child k
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import blobkv
 from blobmap.contracts import Info, Kind, Usage
-from blobmap.errors import AlreadyExists, InvalidArgument, NotFound
-from blobmap.local.records import decode, encode
+from blobmap.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
+from blobmap.fields import Fields, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from blobkv import Transaction
 
@@ -102,8 +102,13 @@ def newest_time(txn: Transaction) -> datetime | None:
 
 
 def next_id(txn: Transaction) -> int:
-    """Return the smallest id that was never recorded."""
-    return int(txn.get(_NEXT_ID, b"1"))
+    """Return the smallest id that was never recorded; DataLoss if it does not read."""
+    raw = txn.get(_NEXT_ID, b"1")
+    if not raw.isdigit():
+        raise DataLoss(
+            f"the next id of a snapshot is {raw!r}: restore the records from a backup"
+        )
+    return int(raw)
 
 
 def require_free(txn: Transaction, name: str) -> None:
@@ -151,27 +156,26 @@ def _encode(snapshot: Snapshot) -> bytes:
     assert info.created is not None
     assert info.updated is not None
     return encode(
-        {
-            "id": snapshot.id,
-            "kind": info.kind.value,
-            "parent": info.parent,
-            "labels": dict(info.labels),
-            "created": info.created.isoformat(),
-            "updated": info.updated.isoformat(),
-            "size": snapshot.usage.size,
-            "inodes": snapshot.usage.inodes,
-        }
+        id=snapshot.id,
+        kind=info.kind.value,
+        parent=info.parent,
+        labels=dict(info.labels),
+        created=info.created.isoformat(),
+        updated=info.updated.isoformat(),
+        size=snapshot.usage.size,
+        inodes=snapshot.usage.inodes,
     )
 
 
 def _decode(name: str, value: bytes) -> Snapshot:
-    record = decode(value)
+    fields = Fields(value, f"the record of snapshot {name!r}")
     info = Info(
         name,
-        record["parent"],
-        Kind(record["kind"]),
-        record["labels"],
-        datetime.fromisoformat(record["created"]),
-        datetime.fromisoformat(record["updated"]),
+        fields.text("parent"),
+        fields.choice("kind", Kind),
+        fields.labels("labels"),
+        fields.time("created"),
+        fields.time("updated"),
     )
-    return Snapshot(record["id"], info, Usage(record["size"], record["inodes"]))
+    usage = Usage(fields.number("size"), fields.number("inodes"))
+    return Snapshot(fields.number("id"), info, usage)

@@ -34,6 +34,7 @@ BLOBKV = (
 BLOBMAP = (
     ("errors",),
     ("digest", "filters", "contracts", "locks"),
+    ("fields",),
     ("_map", "_map.attempts", "_map.schema", "_map.edges"),
     ("refs",),
     ("_map.parts", "_map.claims", "_map.catalog", "_map.deletions"),
