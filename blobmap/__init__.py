@@ -103,7 +103,7 @@ __all__ = [
 ]
 
 
-def open(  # noqa: A001 - as in `blobkv.open`.
+def open(  # noqa: A001  # As in `blobkv.open`.
     root: str | Path, *, lock_timeout: float = 0.0
 ) -> BlobSnapshotter:
     """Open the embedded default in the directory `root`, and make it if it does not exist.

@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command, or say how to install it."""
     try:
-        from blobmap.cli import run  # noqa: PLC0415 - only here may click and rich be missing.
+        from blobmap.cli import run  # noqa: PLC0415  # Only here may click and rich be missing.
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"click", "rich"}:
             raise

@@ -98,7 +98,7 @@ def cli(context: click.Context, root: str | None, wait: float) -> None:
 
     Lists have a line of headings, and tabs between columns unless on a terminal; scripts
     should use --json. Exit status: 0 done, 1 failed or something found, 2 a wrong call.
-    """  # noqa: D301 - click takes the character, and keeps the lines as they are.
+    """  # noqa: D301  # Click takes the character, and keeps the lines as they are.
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(2)
@@ -222,7 +222,7 @@ def ls(call: Call, filters: tuple[str, ...]) -> None:
 
     Fields are name, parent, kind, labels.KEY, blob, blob.digest, blob.diff_id, and
     blob.media_type. Any other is absent, and equal to nothing but "".
-    """  # noqa: D301 - as above.
+    """  # noqa: D301  # As above.
     try:
         filter_language.parse(*filters)
     except InvalidArgument as error:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 # How often to begin again when others remove snapshots that the import builds on.
 _ATTEMPTS_MAX: Final = 5
 
-_log: Final = logging.getLogger(__name__)
+_LOG: Final = logging.getLogger("blobmap")
 
 
 class Stage(Enum):
@@ -170,7 +170,7 @@ class _Blobs:
         return self._content.reader_at(digest)
 
     def has(self, blob: Blob) -> bool:
-        """Tell whether the blob is there, in the size it was recorded with."""
+        """Return whether the blob is there, in the size it was recorded with."""
         try:
             return self._content.info(blob.digest).size == blob.size
         except NotFound:
@@ -300,7 +300,7 @@ class _Importer:
             )
         except AlreadyExists:
             # Another import mapped it meanwhile; that one checked its blob's diff ID, too.
-            _log.debug("snapshot %s was mapped meanwhile", layer.snapshot)
+            _LOG.debug("snapshot %s was mapped meanwhile", layer.snapshot)
 
     def _apply(self, layer: _Layer) -> None:
         """Make the layer's snapshot, if no other import is first; check the diff ID."""
@@ -312,7 +312,7 @@ class _Importer:
             name = f"layer {layer.blob.digest}"
             applied = apply_layer(source, root, name=name, diff_id=layer.diff_id)
         for kind, count in applied.left_out.items():
-            _log.warning("%s: left out, as not allowed here: %s, %d times", name, kind, count)
+            _LOG.warning("%s: left out, as not allowed here: %s, %d times", name, kind, count)
         try:
             self._target.commit(layer.snapshot, key)
         except AlreadyExists:

@@ -311,7 +311,7 @@ class Refs:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Tell in blobmap's words that the store is closed."""
+    """Say in blobmap's words that the store is closed."""
     try:
         yield
     except blobkv.ClosedError as error:

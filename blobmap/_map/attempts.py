@@ -41,7 +41,7 @@ class Attempts:
             call()
         except BlobKVError:
             raise
-        except Exception:  # noqa: BLE001 - Foreign code may raise anything.
+        except Exception:  # noqa: BLE001  # Foreign code may raise anything.
             with self._mutex:
                 self.failure_count += 1
             _LOG.exception("could not %s; it stays recorded and is tried again", what)

@@ -124,7 +124,7 @@ class Removal:
             self._parts.inner.stat(key)
         except NotFound:
             return True
-        except Exception:  # noqa: BLE001 - The first failure is raised, with this one logged.
+        except Exception:  # noqa: BLE001  # The first failure is raised, with this one logged.
             _LOG.warning("cannot tell whether snapshot %r is gone", key, exc_info=True)
             self._parts.refs.put_intent(key, Intent(intent.incarnation, doubtful=True))
             return False

@@ -46,6 +46,12 @@ class Archive:
     the bytes end between two members. A member's `data` is read before the next
     step or not at all.
 
+    Args:
+        source: The plain tar, at its first byte.
+        name: What to call it in an error.
+        seek: Moves the source to an offset, so that unread data is passed over and not read.
+            `digest` then has no meaning.
+
     Attributes:
         name: What the tar is called in errors.
     """
@@ -53,14 +59,6 @@ class Archive:
     def __init__(
         self, source: Source, *, name: str, seek: Callable[[int], object] | None = None
     ) -> None:
-        """Start at the first byte of `source`.
-
-        Args:
-            source: The plain tar.
-            name: What to call it in an error.
-            seek: Moves the source to an offset, so that unread data is passed over and not
-                read. `digest` then has no meaning.
-        """
         self.name = name
         self._bytes = _Forward(source, name, seek)
 
@@ -225,7 +223,7 @@ class _Forward:
             raise DataLoss(f"{self._name}: the tar is cut short: it ends before byte {offset}")
 
     def skip_to(self, offset: int) -> bool:
-        """Read on to `offset`; tell whether there were so many bytes."""
+        """Read on to `offset`; return whether there were so many bytes."""
         while self._offset < offset:
             if not self.take(offset - self._offset):
                 return False

@@ -96,7 +96,7 @@ class Attributes:
                 self.leave_out("owner", error)
 
     def _may_own(self, member: TarInfo) -> bool:
-        """Tell whether to set the owner; count it as left out where only root could."""
+        """Return whether to set the owner; count it as left out where only root could."""
         if not (0 <= member.uid <= _ID_MAX and 0 <= member.gid <= _ID_MAX):
             raise InvalidArgument(f"no owner is numbered {member.uid}:{member.gid}")
         if self._user[0] == 0:

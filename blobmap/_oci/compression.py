@@ -44,7 +44,7 @@ class Source(Protocol):
 
 
 def is_compressed(magic: bytes) -> bool:
-    """Tell whether bytes that start with `magic` (four bytes or more) are gzip or zstd."""
+    """Return whether bytes that start with `magic` (four bytes or more) are gzip or zstd."""
     return magic.startswith(_GZIP) or _is_zstd(magic)
 
 
@@ -163,11 +163,11 @@ class _Zstd:
 def _zstd_reader(source: Source, name: str) -> tuple[Callable[[int], bytes], type[Exception]]:
     # Imported only here: most layers are gzip, and blobmap must work without either module.
     if sys.version_info >= (3, 14):
-        from compression import zstd  # noqa: PLC0415
+        from compression import zstd  # noqa: PLC0415  # As above.
 
         return zstd.ZstdFile(source).read, zstd.ZstdError
     try:
-        import zstandard  # noqa: PLC0415
+        import zstandard  # noqa: PLC0415  # As above.
     except ImportError as error:
         raise NotImplementedHere(
             f"{name} is compressed with zstd, which needs: pip install 'blobkv[cli]'"

@@ -43,7 +43,7 @@ _POLL_SECONDS_MAX: Final = 0.5
 # How often to begin again when the blob that was there is not, or is damaged.
 _ATTEMPTS_MAX: Final = 5
 
-_log: Final = logging.getLogger(__name__)
+_LOG: Final = logging.getLogger("blobmap")
 
 
 def ingest(
@@ -92,7 +92,7 @@ def ingest(
                 _copy(writer, chunks(start), start, report)
                 writer.commit(size, digest)
             except AlreadyExists:
-                _log.debug("blob %s was ingested meanwhile", digest)
+                _LOG.debug("blob %s was ingested meanwhile", digest)
             except FailedPrecondition as error:
                 _abort(content, ref)
                 # What the earlier attempt left may be what is wrong; so once more, without.
@@ -178,7 +178,7 @@ def _is_there(content: ContentStore, digest: str, size: int) -> bool:
                 return True
             found = digest_of(reader, like=digest)
         if found != digest:
-            _log.warning("blob %s was damaged, and is replaced by the image's", digest)
+            _LOG.warning("blob %s was damaged, and is replaced by the image's", digest)
             content.delete(digest)
             return False
     except NotFound:

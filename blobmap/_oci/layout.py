@@ -41,23 +41,21 @@ class _Group:
 class Layout:
     """One layout, open. A context manager that closes it.
 
+    Args:
+        path: A directory, or a tar, plain or compressed.
+        store: Takes the blobs of a compressed tar; not used, nor needed, otherwise.
+
     Attributes:
         name: What it is called in errors: its path.
         index: What its index lists.
+
+    Raises:
+        NotFound: There is nothing at `path`.
+        InvalidArgument: It is no layout; the message says how to make one.
+        DataLoss: It is a tar and damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], store: Store | None) -> None:
-        """Open the layout at `path`.
-
-        Args:
-            path: A directory, or a tar, plain or compressed.
-            store: Takes the blobs of a compressed tar; not used, nor needed, otherwise.
-
-        Raises:
-            NotFound: There is nothing at `path`.
-            InvalidArgument: It is no layout; the message says how to make one.
-            DataLoss: It is a tar and damaged.
-        """
         self.name = os.fspath(path)
         self._files = open_files(Path(path), store)
         try:

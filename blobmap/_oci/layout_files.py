@@ -87,7 +87,7 @@ def open_files(path: Path, store: Store | None) -> Files:
 
 
 def is_single_pass(path: Path) -> bool:
-    """Tell whether what is at `path` can be read only once: a compressed tar.
+    """Return whether what is at `path` can be read only once: a compressed tar.
 
     Raises:
         NotFound: There is nothing at `path`.

@@ -49,7 +49,7 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     def matches(self, other: Platform) -> bool:
-        """Tell whether both are the same, a usual variant being the same as none."""
+        """Return whether both are the same, a usual variant being the same as none."""
         return self._full() == other._full()
 
     def _full(self) -> tuple[str, str, str]:

@@ -259,7 +259,7 @@ class Tree:
             os.fchmod(fd, mode | 0o700)
 
     def _prune(self, parent: int, path: Path, keep: AbstractSet[Path]) -> bool:
-        """Remove `path` from its open parent; tell whether it is gone."""
+        """Remove `path` from its open parent; return whether it is gone."""
         name = path[-1]
         if not stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode):
             if path in keep:
@@ -279,7 +279,7 @@ class Tree:
         return True
 
     def _prune_children(self, fd: int, path: Path, keep: AbstractSet[Path]) -> bool:
-        """Remove what is in the open directory at `path`; tell whether it is empty."""
+        """Remove what is in the open directory at `path`; return whether it is empty."""
         if path not in self._settled:
             self._note(path, fd)
         emptied = True

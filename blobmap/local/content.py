@@ -55,18 +55,22 @@ class LocalContent:
 
     Besides the errors named below, every call raises `InvalidArgument` for a malformed
     digest or filter and `FailedPrecondition` once the store is closed.
+
+    Args:
+        root: The directory; made if it does not exist.
+        clock: Tells the time; for tests.
+        lock_timeout: How long to wait for another who has it open, in seconds.
+
+    Raises:
+        blobkv.LockedError: Another has it open.
+        FailedPrecondition: Another version of blobmap made it.
+
+    Cost: O(blobs), to compare names with records.
     """
 
     def __init__(
         self, root: str | os.PathLike[str], *, clock: Clock = utc_now, lock_timeout: float = 0.0
     ) -> None:
-        """Open the store at `root`; make it if there is none.
-
-        Raises:
-            blobkv.LockedError: Another has it open, and still after `lock_timeout` seconds.
-
-        Cost: O(blobs), to compare names with records.
-        """
         path = Path(root).resolve()
         self._blobs = path / "blobs"
         make_directory(self._blobs / digests.CANONICAL)
@@ -126,7 +130,7 @@ class LocalContent:
         Raises:
             NotFound: There is no such blob.
 
-        Cost: A sync of the directory and one durable commit.
+        Cost: a sync of the directory and one durable commit.
         """
         path = self._path(digest)
         with self._locks.hold(locks.blob(digest)):

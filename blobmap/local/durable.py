@@ -48,7 +48,7 @@ def sync_tree(path: str) -> None:
     Raises:
         OSError: The device failed; nothing about the tree is then known to be durable.
 
-    Cost: One flush on Linux; elsewhere one for each file and directory.
+    Cost: one flush on Linux; elsewhere one for each file and directory.
     """
     if _SYNCFS is None:
         _sync_each(path)

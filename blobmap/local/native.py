@@ -32,13 +32,7 @@ from typing import TYPE_CHECKING, Final, Self
 from blobmap import filters as filter_language
 from blobmap import locks
 from blobmap.contracts import Info, Kind, Mount, Usage
-from blobmap.errors import (
-    BlobMapError,
-    DataLoss,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-)
+from blobmap.errors import BlobMapError, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from blobmap.local import labels as label_rules
 from blobmap.local import snapshots, tree
 from blobmap.local.clock import Clock, Ticker, utc_now
@@ -56,7 +50,7 @@ _REMOVED: Final = "rm-"
 _TREE: Final = re.compile(rf"(?:{_REMOVED})?(?:{_NEW})?(?P<id>\d+)(?:-[0-9a-f]+)?")
 _ROOT_MODE: Final = 0o755
 
-_log: Final = logging.getLogger(__name__)
+_LOG: Final = logging.getLogger("blobmap")
 
 
 class NativeSnapshotter:
@@ -71,18 +65,22 @@ class NativeSnapshotter:
     * A tree under a plain id is whole.
     * A tree whose id neither a record nor `_busy` has is garbage; whoever makes or removes one
       has its id in `_busy` meanwhile.
+
+    Args:
+        root: The directory; made if it does not exist.
+        clock: Tells the time; for tests.
+        lock_timeout: How long to wait for another who has it open, in seconds.
+
+    Raises:
+        blobkv.LockedError: Another has it open.
+        FailedPrecondition: Another version of blobmap made it.
+
+    Cost: O(snapshots), and the size of the trees that a crash left, which are removed.
     """
 
     def __init__(
         self, root: str | os.PathLike[str], *, clock: Clock = utc_now, lock_timeout: float = 0.0
     ) -> None:
-        """Open the snapshotter at `root`; make it if there is none; remove leftovers.
-
-        Raises:
-            blobkv.LockedError: Another has it open, and still after `lock_timeout` seconds.
-
-        Cost: O(snapshots), and the leftovers' size.
-        """
         path = Path(root).resolve()
         self._trees = path / "snapshots"
         make_directory(self._trees)
@@ -161,7 +159,7 @@ class NativeSnapshotter:
             InvalidArgument: The key is empty, the parent is not committed, or a label is too
                 large.
 
-        Cost: A copy of the parent's tree, its sync, and one durable commit.
+        Cost: a copy of the parent's tree, its sync, and one durable commit.
         """
         return self._create(Kind.ACTIVE, key, parent, labels)
 
@@ -170,7 +168,7 @@ class NativeSnapshotter:
     ) -> list[Mount]:
         """Make a read-only snapshot of `parent`; otherwise as `prepare`.
 
-        Cost: One durable commit.
+        Cost: one durable commit.
         """
         return self._create(Kind.VIEW, key, parent, labels)
 
@@ -185,7 +183,7 @@ class NativeSnapshotter:
             FailedPrecondition: The snapshot is not active.
             InvalidArgument: The name is empty, or a label is too large.
 
-        Cost: A sync of the tree, a measuring of it, and one durable commit.
+        Cost: a sync of the tree, a measuring of it, and one durable commit.
         """
         kept = label_rules.checked(labels)
         _require_name(name)
@@ -216,7 +214,7 @@ class NativeSnapshotter:
         Raises:
             FailedPrecondition: Another snapshot has it as its parent.
 
-        Cost: One durable commit, and O(entries of its tree).
+        Cost: one durable commit, and O(entries of its tree).
         """
         with self._locks.hold(locks.snapshot(key)):
             with self._records.update() as txn:
@@ -372,7 +370,7 @@ class NativeSnapshotter:
             (self._trees / name).rename(self._trees / aside)
             tree.remove(str(self._trees), aside)
         except OSError as error:
-            _log.warning("%s: left for the next cleanup: %s", self._trees / name, error)
+            _LOG.warning("%s: left for the next cleanup: %s", self._trees / name, error)
 
     def _walk(self, names: list[str], matches: filter_language.Matcher) -> Iterator[Info]:
         for name in names:

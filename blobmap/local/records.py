@@ -30,16 +30,18 @@ _FORMAT_KEY: Final = blobkv.pack("format")
 
 
 class Records:
-    """A blobkv store of JSON records, opened for writing. Safe to call from many threads."""
+    """A blobkv store of JSON records, opened for writing. Safe to call from many threads.
+
+    Args:
+        path: The store's directory; made if it does not exist.
+        lock_timeout: How long to wait for another who has it open, in seconds.
+
+    Raises:
+        FailedPrecondition: Another version of blobmap made the records.
+        blobkv.LockedError: They are open elsewhere.
+    """
 
     def __init__(self, path: Path, *, lock_timeout: float = 0.0) -> None:
-        """Open the records at `path`; make them if there are none.
-
-        Raises:
-            FailedPrecondition: Another version of blobmap made them.
-            blobkv.LockedError: They are open elsewhere, and still are after `lock_timeout`
-                seconds.
-        """
         make_directory(path.parent)
         self._path = path
         self._store = blobkv.open(path, lock_timeout=lock_timeout)

@@ -32,7 +32,7 @@ _CHUNK_SIZE: Final = 1 << 20
 _NO_COPY_RANGE: Final = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}
 _NO_XATTR: Final = {errno.ENOTSUP, errno.EPERM, errno.EACCES}
 
-_log: Final = logging.getLogger(__name__)
+_LOG: Final = logging.getLogger("blobmap")
 
 Inode = tuple[int, int]
 
@@ -199,7 +199,7 @@ def _as_far_as_allowed(path: str, name: str = "all") -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_XATTR:
             raise
-        _log.debug("%s: left out extended attribute %s: %s", path, name, error)
+        _LOG.debug("%s: left out extended attribute %s: %s", path, name, error)
 
 
 def _entries(tree: str) -> Iterator[tuple[str, os.stat_result]]:

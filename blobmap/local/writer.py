@@ -102,7 +102,7 @@ class LocalWriter:
             AlreadyExists: The blob is there already, and the ingest is dropped.
             InvalidArgument: The digest is malformed or a label too large; the ingest is kept.
 
-        Cost: A sync of the bytes, one of the directory, and one durable commit.
+        Cost: a sync of the bytes, one of the directory, and one durable commit.
         """
         with self._lock:
             self._require_open()

@@ -76,7 +76,7 @@ def test_imports_and_removals_at_the_same_time_leave_all_or_nothing(
             for _ in range(8):
                 import_layout(target, paths[name])
                 target.remove_image(name)
-        except BaseException as error:  # noqa: BLE001 - reported below, whatever it is.
+        except BaseException as error:  # noqa: BLE001  # Reported below, whatever it is.
             failures.append(error)
 
     threads = [threading.Thread(target=churn, args=(name,)) for name in paths]
