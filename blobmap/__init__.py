@@ -37,7 +37,7 @@ Everything is durable when a call returns, and nothing needs repair after a cras
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blobmap import local, oci
 from blobmap._map.holding import Explanation, Holding
@@ -66,9 +66,12 @@ from blobmap.errors import (
     Unavailable,
 )
 from blobmap.local import LocalContent, NativeSnapshotter
-from blobmap.local.durable import make_directory
+from blobmap.local.durable import make_directory, resolved
 from blobmap.reconcile import Finding, Report
 from blobmap.snapshotter import BlobSnapshotter
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "AlreadyExists",
@@ -122,7 +125,7 @@ def open(  # noqa: A001  # As in `blobkv.open`.
     """
     if not str(root):
         raise InvalidArgument("root is empty: give a directory")
-    directory = Path(root).resolve()
+    directory = resolved(root)
     try:
         make_directory(directory)
     except (FileExistsError, NotADirectoryError) as error:

@@ -22,7 +22,6 @@ import io
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import blobkv
@@ -34,12 +33,13 @@ from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, N
 from blobmap.fields import Fields, encode
 from blobmap.local import labels as label_rules
 from blobmap.local.clock import Clock, Ticker, utc_now
-from blobmap.local.durable import make_directory, sync_directory, sync_file
+from blobmap.local.durable import make_directory, resolved, sync_directory, sync_file
 from blobmap.local.ingest import Ingests
 from blobmap.local.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from blobkv import Transaction
@@ -71,7 +71,7 @@ class LocalContent:
     def __init__(
         self, root: str | os.PathLike[str], *, clock: Clock = utc_now, lock_timeout: float = 0.0
     ) -> None:
-        path = Path(root).resolve()
+        path = resolved(root)
         self._blobs = path / "blobs"
         make_directory(self._blobs / digests.CANONICAL)
         make_directory(path / "ingest")

@@ -59,6 +59,15 @@ def sync_tree(path: str) -> None:
             raise OSError(code, os.strerror(code), path)
 
 
+def resolved(root: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a root without symlinks, which no sync here follows.
+
+    A path that leads round in circles comes back as it is, for the system to refuse.
+    """
+    # `Path.resolve` raises RuntimeError for such a path, up to Python 3.12.
+    return Path(os.path.realpath(root))
+
+
 def make_directory(path: Path) -> None:
     """Make the directory and those missing above it, private and durable, unless it exists."""
     if path.is_dir():

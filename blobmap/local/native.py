@@ -36,7 +36,7 @@ from blobmap.errors import BlobMapError, DataLoss, FailedPrecondition, InvalidAr
 from blobmap.local import labels as label_rules
 from blobmap.local import snapshots, tree
 from blobmap.local.clock import Clock, Ticker, utc_now
-from blobmap.local.durable import make_directory, sync_directory, sync_tree
+from blobmap.local.durable import make_directory, resolved, sync_directory, sync_tree
 from blobmap.local.records import Records
 from blobmap.local.snapshots import Snapshot
 
@@ -81,7 +81,7 @@ class NativeSnapshotter:
     def __init__(
         self, root: str | os.PathLike[str], *, clock: Clock = utc_now, lock_timeout: float = 0.0
     ) -> None:
-        path = Path(root).resolve()
+        path = resolved(root)
         self._trees = path / "snapshots"
         make_directory(self._trees)
         self._locks = locks.Locks()

@@ -15,7 +15,8 @@ import blobmap
 
 def test_a_root_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
-    for path in (tmp_path / "file", tmp_path / "file/below", ""):
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for path in (tmp_path / "file", tmp_path / "file/below", tmp_path / "round", ""):
         with pytest.raises(blobmap.InvalidArgument):
             blobmap.open(path)
     assert (tmp_path / "file").read_text() == "precious"
