@@ -61,6 +61,10 @@ def test_disk_usage_counts_shared_bytes_once(world: MapWorld) -> None:
     assert rows.shared == {X: x}
     assert rows.size == 10 + 20 + 30 + 40 + x + y
 
+    del rows[:2]
+    assert rows.shared == {}
+    assert rows.size == 30 + 40 + y
+
 
 def test_a_snapshot_removed_during_the_walk_has_no_row(world: MapWorld) -> None:
     world.make("s")
