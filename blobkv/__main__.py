@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Run the command, or say how to install it."""
     try:
-        from blobkv.cli import run  # noqa: PLC0415 - only here may click be missing.
+        from blobkv.cli import run  # noqa: PLC0415  # Only here may click be missing.
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
