@@ -2,7 +2,7 @@
 
 They order what the map's transactions cannot: a check against the snapshotter or the content
 store, and the transaction that relies on it. A lock exists only while it is held or waited
-for, so memory is bounded by the number of threads.
+for, so memory is bounded by the number of threads (and of interrupts).
 
 Invariant: a thread takes locks in ascending order only (images, then snapshots, then blobs;
 within a kind, by name), so no two threads wait for each other.
@@ -10,12 +10,12 @@ within a kind, by name), so no two threads wait for each other.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
+    from types import TracebackType
 
 Name = tuple[int, str]
 
@@ -44,36 +44,80 @@ class Locks:
 
     def __init__(self) -> None:
         self._mutex = Lock()
-        self._users: dict[Name, tuple[Lock, int]] = {}
+        self._users: dict[Name, tuple[RLock, int]] = {}
 
-    @contextmanager
-    def hold(self, *names: Name) -> Iterator[None]:
-        """Hold all of the locks in a with-block; waits for them, lowest name first.
+    def hold(self, *names: Name) -> Hold:
+        """Return what holds all of the locks in a with-block; it waits, lowest name first.
 
-        A lock is not reentrant: a thread that holds one must ask only for higher ones.
+        A thread that holds one must ask only for higher ones.
         """
-        with ExitStack() as held:
-            for name in sorted(set(names)):
-                held.enter_context(self._hold(name))
-            yield
+        return Hold(self, names)
 
-    @contextmanager
-    def _hold(self, name: Name) -> Iterator[None]:
-        lock = self._join(name)
-        try:
-            with lock:
-                yield
-        finally:
-            self._leave(name)
-
-    def _join(self, name: Name) -> Lock:
+    def join(self, name: Name) -> RLock:
+        """Count one more user of the lock, and return it."""
         with self._mutex:
-            lock, count = self._users.get(name, (Lock(), 0))
+            lock, count = self._users.get(name, (RLock(), 0))
             self._users[name] = lock, count + 1
             return lock
 
-    def _leave(self, name: Name) -> None:
+    def leave(self, name: Name) -> None:
+        """Count one user of the lock less; without users it is gone."""
         with self._mutex:
-            lock, count = self._users.pop(name)
+            lock, count = self._users[name]
             if count > 1:
                 self._users[name] = lock, count - 1
+            else:
+                del self._users[name]
+
+
+class Hold:
+    """Some locks, held for the length of one with-block.
+
+    An interrupt may come between any two steps. It leaves at worst an *orphan*: a lock that
+    its thread holds outside of any with-block. As no thread asks twice for a lock, one that
+    it holds already can only be an orphan; so it gets in, and frees it when it leaves.
+    """
+
+    def __init__(self, locks: Locks, names: Iterable[Name]) -> None:
+        self._locks = locks
+        self._names = sorted(set(names))
+        self._joined: dict[Name, RLock] = {}
+
+    def __enter__(self) -> None:
+        try:
+            for name in self._names:
+                # Noted before it is acquired, so that an interrupt in between is made good.
+                lock = self._joined[name] = self._locks.join(name)
+                lock.acquire()
+        except BaseException:
+            self._release()
+            raise
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._release()
+        except BaseException:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        for name, lock in reversed(list(self._joined.items())):
+            _release_wholly(lock)
+            # Not after the next step: a user counted off twice would let two threads in.
+            del self._joined[name]
+            self._locks.leave(name)
+
+
+def _release_wholly(lock: RLock) -> None:
+    """Release the lock as often as this thread acquired it: once, and once an orphan."""
+    while True:
+        try:
+            lock.release()
+        except RuntimeError:
+            # It is not, or no longer, this thread's.
+            return

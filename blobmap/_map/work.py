@@ -39,10 +39,15 @@ class Works:
         self._removal = removal
         self._deletions = deletions
         self._live: set[str] = set()
+        self._abandoned: set[str] = set()
 
     def begin(self) -> Work:
         """See `BlobSnapshotter.work`."""
         self._parts.refs.require_open()
+        # Their half-made snapshots would keep what is below them from going with its image.
+        for abandoned in list(self._abandoned):
+            self._settle(abandoned)
+            self._abandoned.discard(abandoned)
         work = secrets.token_hex(8)
         self._live.add(work)
         return Work(self, work)
@@ -85,6 +90,12 @@ class Works:
             self._live.remove(work)
             self._settle(work)
 
+    def abandon(self, work: str) -> None:
+        """Leave the work's claims to the next `begin` or `replay`. Idempotent."""
+        if work in self._live:
+            self._abandoned.add(work)
+            self._live.discard(work)
+
     def _settle(self, work: str) -> None:
         attempts = self._parts.attempts
         removed = [
@@ -109,9 +120,10 @@ class Works:
 class Work:
     """One piece of work in flight, for a with-block: `with snapshotter.work() as work:`.
 
-    Claims are durable when the call returns. At the end of the block, however it ends, or at
-    the next open if the process dies, they are dropped: held blobs that nothing else holds
-    by then are deleted, and scratch snapshots that are still active are removed.
+    Claims are durable when the call returns. At the end of the block they are dropped: held
+    blobs that nothing else holds by then are deleted, and scratch snapshots that are still
+    active are removed. If an interrupt ends the block, or the process dies, that happens when
+    the next work begins, at `reconcile`, or at the next open.
     """
 
     def __init__(self, works: Works, name: str) -> None:
@@ -154,4 +166,8 @@ class Work:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if exc is None or isinstance(exc, Exception):
+            self.close()
+        else:
+            # An interrupt: whoever sends one does not want to wait for a clean-up.
+            self._works.abandon(self._name)

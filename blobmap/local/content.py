@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
@@ -134,11 +135,19 @@ class LocalContent:
         """
         path = self._path(digest)
         with self._locks.hold(locks.blob(digest)):
-            self.info(digest)
-            path.unlink()
-            sync_directory(path.parent)
-            with self._records.update() as txn:
-                txn.delete(_key(digest))
+            with self._records.view() as txn:
+                recorded = txn.get(_key(digest)) is not None
+            there = path.exists()
+            # Also a name or a record alone, which a commit or delete that failed half-way
+            # left: the caller drops what is said to be gone, so it must be.
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                sync_directory(path.parent)
+            if recorded:
+                with self._records.update() as txn:
+                    txn.delete(_key(digest))
+            if not (recorded and there):
+                raise _not_found(digest)
 
     def reader_at(self, digest: str) -> LocalReader:
         """Open the blob for reading.
@@ -241,12 +250,18 @@ class LocalContent:
             os.fchmod(fd, 0o400)
             sync_file(fd)
             make_directory(path.parent)
-            data.rename(path)
-            sync_directory(path.parent)
             now = self._ticker.now()
             info = ContentInfo(digest, os.fstat(fd).st_size, now, now, labels)
-            with self._records.update() as txn:
-                txn.put(_key(digest), _encode(info))
+            try:
+                data.rename(path)
+                sync_directory(path.parent)
+                with self._records.update() as txn:
+                    txn.put(_key(digest), _encode(info))
+            except BaseException:
+                # Back to an ingest: a name without a record would be adopted at next open.
+                with suppress(OSError):
+                    path.rename(data)
+                raise
 
     def _find(self, txn: Transaction, digest: str) -> ContentInfo:
         value = txn.get(_key(digest))

@@ -88,7 +88,7 @@ def opened(path: str | Path, flags: int, mode: int = 0o600) -> Iterator[int]:
         os.close(fd)
 
 
-def write_at(fd: int, data: bytes, offset: int) -> None:
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of `data` at `offset`, however little of it the system takes at once."""
     rest = memoryview(data)
     while rest:

@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,12 +40,32 @@ _INGESTS: Final = blobkv.pack("ingest")
 _OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 
 
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """The time during which a ref is one caller's: theirs until the writer is closed.
+
+    Attributes:
+        writer: The writer, or None while it is being opened or the ingest dropped.
+        thread: Who took the ref.
+    """
+
+    writer: LocalWriter | None = None
+    thread: int = field(default_factory=threading.get_ident)
+
+    def is_orphan(self) -> bool:
+        """Return whether an interrupt kept it from ending, so that the ref is free."""
+        if self.writer is not None:
+            return self.writer.is_orphan()
+        # A thread that asks again is not in the midst of opening.
+        return self.thread == threading.get_ident()
+
+
 class Ingests:
     """All unfinished ingests under one directory, and their open writers.
 
     Invariants:
 
-    * `_writers` holds exactly the refs that are taken; None while no writer stands for one.
+    * A ref is taken exactly while it has a turn that is no orphan.
     * `_mutex` is never held over I/O.
     """
 
@@ -56,7 +76,7 @@ class Ingests:
         self._records = records
         self._ticker = ticker
         self._publish = publish
-        self._writers: dict[str, LocalWriter | None] = {}
+        self._turns: dict[str, _Turn] = {}
         self._mutex = threading.Lock()
         self._forget_broken()
 
@@ -70,14 +90,13 @@ class Ingests:
 
         Cost: O(bytes already there), to hash them.
         """
-        self._take(ref)
+        turn = _Turn()
         try:
-            writer = self._open(ref, total, expected)
+            self._take(ref, turn)
+            turn.writer = writer = self._open(ref, total, expected)
         except BaseException:
-            self.release(ref)
+            self._give_up(ref, turn)
             raise
-        with self._mutex:
-            self._writers[ref] = writer
         return writer
 
     def status(self, ref: str) -> IngestStatus:
@@ -87,8 +106,7 @@ class Ingests:
             NotFound: There is none.
         """
         recorded = self._recorded(ref)
-        with self._mutex:
-            writer = self._writers.get(ref)
+        writer = self._writer(ref)
         return recorded if writer is None else writer.status()
 
     def statuses(self) -> list[IngestStatus]:
@@ -111,23 +129,24 @@ class Ingests:
             NotFound: There is none.
             Unavailable: A writer is just being opened.
         """
-        with self._mutex:
-            writer = self._writers.get(ref)
+        writer = self._writer(ref)
         if writer is not None:
             writer.close()
-        self._take(ref)
+        turn = _Turn()
         try:
+            self._take(ref, turn)
             self._recorded(ref)
             self.drop(ref)
         finally:
-            self.release(ref)
+            self._give_up(ref, turn)
 
     def close(self) -> None:
         """Close every writer; each keeps its progress."""
         with self._mutex:
-            writers = [writer for writer in self._writers.values() if writer is not None]
-        for writer in writers:
-            writer.close()
+            turns = list(self._turns.values())
+        for turn in turns:
+            if turn.writer is not None:
+                turn.writer.close()
 
     def keep(self, status: IngestStatus) -> None:
         """Record how far the ingest is."""
@@ -154,17 +173,29 @@ class Ingests:
     def release(self, ref: str) -> None:
         """Let the next writer have the ref."""
         with self._mutex:
-            del self._writers[ref]
+            del self._turns[ref]
 
     def _path(self, ref: str) -> Path:
         _, digits = digests.split(digests.of(ref.encode("utf-8", "surrogatepass")))
         return self._directory / digits / _DATA
 
-    def _take(self, ref: str) -> None:
+    def _writer(self, ref: str) -> LocalWriter | None:
         with self._mutex:
-            if ref in self._writers:
+            turn = self._turns.get(ref)
+        return None if turn is None else turn.writer
+
+    def _take(self, ref: str, turn: _Turn) -> None:
+        with self._mutex:
+            other = self._turns.get(ref)
+            if other is not None and not other.is_orphan():
                 raise Unavailable(f"ref {ref!r} is held by another writer; try again later")
-            self._writers[ref] = None
+            self._turns[ref] = turn
+
+    def _give_up(self, ref: str, turn: _Turn) -> None:
+        """Let the next have the ref, unless another has it already."""
+        with self._mutex:
+            if self._turns.get(ref) is turn:
+                del self._turns[ref]
 
     def _open(self, ref: str, total: int, expected: str | None) -> LocalWriter:
         status = self._found(ref, total)

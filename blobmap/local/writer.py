@@ -69,18 +69,22 @@ class LocalWriter:
 
         Raises:
             FailedPrecondition: The writer is closed.
+            TypeError: `data` is not contiguous bytes.
             OSError: The device failed or is full; nothing was appended.
         """
+        # Of wider items, `len` would count the items and not the bytes.
+        octets = memoryview(data).cast("B")
         with self._lock:
             self._require_open()
             try:
-                write_at(self._file.fileno(), data, self._status.offset)
-            except OSError:
+                write_at(self._file.fileno(), octets, self._status.offset)
+                running = self._hash.copy()
+                running.update(octets)
+                self._moved_to(self._status.offset + len(octets), running)
+            except BaseException:
                 self._file.truncate(self._status.offset)
                 raise
-            self._hash.update(data)
-            self._moved_to(self._status.offset + len(data))
-            return len(data)
+            return len(octets)
 
     def commit(
         self,
@@ -97,8 +101,8 @@ class LocalWriter:
             labels: The blob's labels.
 
         Raises:
-            FailedPrecondition: Size or digest differ, and the ingest is kept to be resumed; or
-                the writer is closed.
+            FailedPrecondition: Size or digest differ, or the file was changed by others; the
+                ingest is kept to be resumed. Or the writer is closed.
             AlreadyExists: The blob is there already, and the ingest is dropped.
             InvalidArgument: The digest is malformed or a label too large; the ingest is kept.
 
@@ -132,9 +136,18 @@ class LocalWriter:
             raise InvalidArgument(f"an ingest can be cut to 0 bytes only, not to {size}")
         with self._lock:
             self._require_open()
+            # First, so that an interrupt leaves bytes that are not counted, never a hole.
+            self._moved_to(0, digests.hasher(self._hash.name))
             self._file.truncate(0)
-            self._hash = digests.hasher(self._hash.name)
-            self._moved_to(0)
+
+    def is_orphan(self) -> bool:
+        """Return whether it is closed, and nobody is about to free its ref: for its keeper."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._file.closed
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Keep the progress and free the ref. Idempotent."""
@@ -164,6 +177,13 @@ class LocalWriter:
 
     def _commit(self, size: int, digest: str | None, labels: dict[str, str]) -> None:
         ref, offset = self._status.ref, self._status.offset
+        actual_size = os.fstat(self._file.fileno()).st_size
+        if actual_size != offset:
+            # An interrupt came while a write that failed was taken back.
+            raise FailedPrecondition(
+                f"ref {ref!r} has {actual_size} bytes where {offset} were written; "
+                "open the ref again"
+            )
         if size and size != offset:
             raise FailedPrecondition(f"ref {ref!r} has {offset} bytes, not the expected {size}")
         actual = self._digest_like(digest)
@@ -190,8 +210,10 @@ class LocalWriter:
         finally:
             self._keeper.release(self._status.ref)
 
-    def _moved_to(self, offset: int) -> None:
-        self._status = replace(self._status, offset=offset, updated=self._ticker.now())
+    def _moved_to(self, offset: int, running: _Hash) -> None:
+        status = replace(self._status, offset=offset, updated=self._ticker.now())
+        # Both or neither: no call stands between, so no interrupt comes between.
+        self._hash, self._status = running, status
 
     def _require_open(self) -> None:
         if self._file.closed:

@@ -5,7 +5,7 @@ Method: the wrapper over in-memory fakes and a simulated disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from support.map_model import BLOBS, DATA, MapWorld, map_world
@@ -86,6 +86,37 @@ def test_work_that_fails_drops_its_claims_and_raises(world: MapWorld) -> None:
         world.snapshotter.prepare("a")
         _ = 1 / 0
 
+    assert world.names() == []
+    assert world.present() == set()
+
+
+def interrupt(world: MapWorld) -> None:
+    """Begin a work that makes a blob and a snapshot, and is then interrupted."""
+    with pytest.raises(KeyboardInterrupt), world.snapshotter.work() as work:
+        work.hold(X)
+        world.content.add_blob(DATA[X])
+        work.scratch("a")
+        world.snapshotter.prepare("a")
+        raise KeyboardInterrupt
+
+
+def begin_another(world: MapWorld) -> None:
+    world.snapshotter.work().close()
+
+
+def reconcile(world: MapWorld) -> None:
+    world.snapshotter.reconcile()
+
+
+@pytest.mark.parametrize("act", [begin_another, reconcile, crash])
+def test_an_interrupt_ends_work_at_once_and_leaves_its_claims_for_later(
+    world: MapWorld, act: Callable[[MapWorld], None]
+) -> None:
+    interrupt(world)
+    assert world.names() == ["a"]
+    assert world.present() == {X}
+
+    act(world)
     assert world.names() == []
     assert world.present() == set()
 
