@@ -45,9 +45,7 @@ class Images:
         snapshots = [locks.snapshot(key) for key in image.snapshots]
         blobs = [locks.blob(digest) for digest in image.blobs]
         with self._parts.locks.hold(locks.image(image.name), *snapshots, *blobs):
-            for key in image.snapshots:
-                if self._parts.inner.stat(key).kind is not Kind.COMMITTED:
-                    raise FailedPrecondition(f"snapshot {key!r} is not committed: commit it")
+            self._check_chain(image.snapshots)
             sizes = {digest: self._parts.content.info(digest).size for digest in image.blobs}
             released = self._catalog.put(image, sizes)
         self._deletions.carry_out(*released)
@@ -81,6 +79,23 @@ class Images:
         """Remove what images that are gone left behind. For open and reconcile."""
         for leftovers in self._catalog.leftovers():
             self._try_prune(leftovers)
+
+    def _check_chain(self, snapshots: tuple[str, ...]) -> None:
+        """Refuse snapshots that are not committed, or not each the parent of the next.
+
+        Pruning goes from the top down and stops at what must stay; it is right for a chain.
+        """
+        below: str | None = None
+        for key in snapshots:
+            info = self._parts.inner.stat(key)
+            if info.kind is not Kind.COMMITTED:
+                raise FailedPrecondition(f"snapshot {key!r} is not committed: commit it")
+            if below is not None and info.parent != below:
+                raise FailedPrecondition(
+                    f"snapshot {key!r} is on {info.parent!r}, not on {below!r} before it: "
+                    "list one chain, the base first"
+                )
+            below = key
 
     def _try_prune(self, leftovers: Leftovers) -> None:
         what = f"remove the snapshots of {leftovers.image!r}"

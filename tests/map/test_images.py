@@ -52,6 +52,19 @@ def test_removing_an_image_leaves_nothing_of_it(image: MapWorld) -> None:
         image.snapshotter.remove_image("i")
 
 
+@pytest.mark.parametrize("snapshots", [("t", "s"), ("s", "s"), ("s", "other"), ("s", "u")])
+def test_snapshots_that_are_no_chain_make_no_image(
+    image: MapWorld, snapshots: tuple[str, str]
+) -> None:
+    image.make("other", Z)
+    image.make("u", Z, parent="t")
+
+    with pytest.raises(FailedPrecondition, match=repr(snapshots[1])):
+        image.snapshotter.set_image(image_of("j", (), snapshots))
+
+    assert [found.name for found in image.snapshotter.images()] == ["i"]
+
+
 def test_a_snapshot_that_another_image_lists_stays(image: MapWorld) -> None:
     image.make("u", Z, parent="s")
     image.snapshotter.set_image(image_of("j", (), ("s", "u")))
