@@ -3,8 +3,10 @@
 `tarfile` knows the dialects (ustar, pax, GNU, sparse); this module keeps it honest:
 
 * It is fed by a file that only goes forward, so a header that points back is damage.
-* A header, with all its extensions, is at most `HEADER_SIZE_MAX` bytes: no header can ask
-  for memory.
+* A header, with all its extensions, is at most `HEADER_SIZE_MAX` bytes, and what global
+  headers say at most `GLOBAL_SIZE_MAX`: no header can ask for memory.
+* A pax header's records are checked before `tarfile` looks for them with patterns whose time
+  grows with the square of a run of digits (CVE-2024-6232).
 * `tarfile` ends quietly at a header it cannot read; here that is `DataLoss`.
 * Members are not remembered, so memory does not grow with their number.
 * Names and link targets are text with `surrogateescape`: any bytes come back from them.
@@ -12,12 +14,13 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 import sys
 import tarfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Self, cast
 
+from blobmap import digest as digests
 from blobmap.errors import DataLoss, InvalidArgument
 
 if TYPE_CHECKING:
@@ -26,7 +29,13 @@ if TYPE_CHECKING:
     from blobmap._oci.compression import Source
 
 HEADER_SIZE_MAX: Final = 1 << 20
+GLOBAL_SIZE_MAX: Final = 1 << 16
 _CHUNK_SIZE: Final = 1 << 17
+
+_PAX_LENGTH: Final = re.compile(rb"([0-9]{1,20}) ")
+# What tarfile's patterns cost in a header: the square of each run of digits.
+_DIGIT_RUN: Final = re.compile(rb"[0-9]{64,}")
+_DIGIT_COST_MAX: Final = 1 << 26
 
 # What tarfile lets out when a header is not what it says: its own errors, and those of
 # int(), of indexing, and of headers nested in headers.
@@ -51,16 +60,22 @@ class Archive:
         name: What to call it in an error.
         seek: Moves the source to an offset, so that unread data is passed over and not read.
             `digest` then has no meaning.
+        algorithm: What the digest is made with.
 
     Attributes:
         name: What the tar is called in errors.
     """
 
     def __init__(
-        self, source: Source, *, name: str, seek: Callable[[int], object] | None = None
+        self,
+        source: Source,
+        *,
+        name: str,
+        seek: Callable[[int], object] | None = None,
+        algorithm: str = digests.CANONICAL,
     ) -> None:
         self.name = name
-        self._bytes = _Forward(source, name, seek)
+        self._bytes = _Forward(source, name, seek, algorithm)
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
         """Yield each member.
@@ -97,6 +112,14 @@ class Archive:
                 yield at, data
                 at += len(data)
 
+    def stored_size(self, member: tarfile.TarInfo) -> int:
+        """Return how many bytes `data` gives.
+
+        Raises:
+            InvalidArgument: As for `data`.
+        """
+        return sum(size for _, size in _ranges(member, self.name))
+
     def drain(self) -> None:
         """Read what follows the last member, to the very end."""
         while self._bytes.take(_CHUNK_SIZE):
@@ -105,7 +128,7 @@ class Archive:
     @property
     def digest(self) -> str:
         """The digest of all bytes read so far."""
-        return f"sha256:{self._bytes.hash.hexdigest()}"
+        return digests.name(self._bytes.hash)
 
     @property
     def offset(self) -> int:
@@ -127,8 +150,7 @@ class Archive:
 
     def _end_of(self, member: tarfile.TarInfo) -> int:
         """Return the offset right after the member's stored bytes."""
-        stored = sum(size for _, size in _ranges(member, self.name)) if member.isreg() else 0
-        return member.offset_data + stored
+        return member.offset_data + (self.stored_size(member) if member.isreg() else 0)
 
     @contextmanager
     def _header(self) -> Iterator[None]:
@@ -161,6 +183,19 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError("negative size")
         return header
 
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Read an extended header, local or global, and the header that it is for."""
+        source = cast("_Forward", archive.fileobj)
+        _check_pax(source.peek(self.size))
+        member: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]
+        if self.type == tarfile.XGLTYPE:
+            size = sum(len(key) + len(text) for key, text in archive.pax_headers.items())
+            if size > GLOBAL_SIZE_MAX:
+                raise tarfile.ReadError(
+                    f"global headers of {size} bytes, at most {GLOBAL_SIZE_MAX}"
+                )
+        return member
+
 
 class _Forward:
     """The tar's bytes as a file that is read once, hashed as it goes.
@@ -170,7 +205,9 @@ class _Forward:
         hash: Of every byte taken from the source.
     """
 
-    def __init__(self, source: Source, name: str, seek: Callable[[int], object] | None) -> None:
+    def __init__(
+        self, source: Source, name: str, seek: Callable[[int], object] | None, algorithm: str
+    ) -> None:
         self._source = source
         self._name = name
         self._seek = seek
@@ -178,7 +215,7 @@ class _Forward:
         self._used = 0
         self._offset = 0
         self.limit = sys.maxsize
-        self.hash = hashlib.sha256()
+        self.hash = digests.hasher(algorithm)
 
     def tell(self) -> int:
         return self._offset
@@ -201,6 +238,13 @@ class _Forward:
             pieces.append(data)
             missing -= len(data)
         return b"".join(pieces)
+
+    def peek(self, size: int) -> bytes:
+        """Return what `read` will."""
+        data = self.read(size)
+        self._buffer, self._used = data + self._buffer[self._used :], 0
+        self._offset -= len(data)
+        return data
 
     def take(self, size: int) -> bytes:
         """Return from 1 to `size` bytes, whatever is at hand; b"" at the end."""
@@ -230,7 +274,13 @@ class _Forward:
         return True
 
     def _jump(self, seek: Callable[[int], object], offset: int) -> None:
-        seek(offset)
+        try:
+            seek(offset)
+        except (OverflowError, OSError) as error:
+            raise DataLoss(
+                f"{self._name}: a header before byte {self._offset} has a false size: "
+                f"no file reaches to byte {offset}"
+            ) from error
         self._buffer, self._used, self._offset = b"", 0, offset
 
     def _fill(self) -> bool:
@@ -238,6 +288,21 @@ class _Forward:
         self._used = 0
         self.hash.update(self._buffer)
         return bool(self._buffer)
+
+
+def _check_pax(body: bytes) -> None:
+    """Check that an extended header is records, each a length, a key, and a value."""
+    if sum(len(run[0]) ** 2 for run in _DIGIT_RUN.finditer(body)) > _DIGIT_COST_MAX:
+        raise tarfile.ReadError("a pax header with too many digits in a row")
+    at = 0
+    while at < len(body):
+        length = _PAX_LENGTH.match(body, at)
+        stop = at + int(length[1]) if length else 0
+        if length is None or not length.end() < stop <= len(body) or body[stop - 1] != 0x0A:
+            raise tarfile.ReadError("a pax header with a false length")
+        if body.find(b"=", length.end(), stop) <= length.end():
+            raise tarfile.ReadError("a pax record without a key")
+        at = stop
 
 
 def _ranges(member: tarfile.TarInfo, name: str) -> list[tuple[int, int]]:

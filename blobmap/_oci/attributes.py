@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
 import sys
 from collections import Counter
 from decimal import Decimal
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from blobmap.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
     from tarfile import TarInfo
 
 _XATTR_PREFIX: Final = "SCHILY.xattr."
@@ -28,11 +28,20 @@ _NS: Final = 10**9
 
 # What "not allowed here" looks like.
 _NOT_ALLOWED: Final = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
+# What a file system says of an extended attribute that is too large for it, or badly named.
+_NO_ROOM: Final = {errno.E2BIG, errno.ERANGE, errno.ENOSPC, errno.ENAMETOOLONG}
+_MODE_BITS: Final = 0o7777
 
 
 def mode_of(member: TarInfo) -> int:
-    """Return the member's permissions, the setuid, setgid, and sticky bits included."""
-    return stat.S_IMODE(member.mode)
+    """Return the member's permissions, the setuid, setgid, and sticky bits included.
+
+    Raises:
+        InvalidArgument: The mode is negative.
+    """
+    if member.mode < 0:
+        raise InvalidArgument(f"no file has mode {member.mode}")
+    return member.mode & _MODE_BITS
 
 
 def time_ns_of(member: TarInfo) -> int:
@@ -82,9 +91,11 @@ class Attributes:
         time_ns = time_ns_of(member)
         os.utime(name, ns=(time_ns, time_ns), dir_fd=directory, follow_symlinks=False)
 
-    def leave_out(self, kind: str, error: OSError) -> None:
-        """Count what is not allowed here; raise the error if it is another one."""
-        if error.errno not in _NOT_ALLOWED:
+    def leave_out(
+        self, kind: str, error: OSError, *, also: AbstractSet[int] = frozenset()
+    ) -> None:
+        """Count what is not allowed here, `also` included; raise any other error."""
+        if error.errno not in _NOT_ALLOWED | also:
             raise error
         self.left_out[kind] += 1
 
@@ -121,4 +132,4 @@ class Attributes:
             try:
                 os.setxattr(file, attribute, data, follow_symlinks=follow)
             except OSError as error:
-                self.leave_out("extended attribute", error)
+                self.leave_out("extended attribute", error, also=_NO_ROOM)

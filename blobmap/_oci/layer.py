@@ -28,10 +28,11 @@ import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from blobmap import digest as digests
 from blobmap._oci.archive import Archive
 from blobmap._oci.attributes import Attributes, mode_of, time_ns_of
 from blobmap._oci.compression import EXPANSION_FREE, decompress
-from blobmap._oci.tree import Path, Tree, parse_path, shown
+from blobmap._oci.tree import PATH_SIZE_MAX, Path, Tree, parse_path, shown
 from blobmap.errors import DataLoss, InvalidArgument
 from blobmap.local.durable import write_at
 
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 _HIDDEN: Final = b".wh."
 _RESERVED: Final = b".wh..wh."
 _OPAQUE: Final = b".wh..wh..opq"
+
+# What may stand between the root's path and a member's: "/", and a longer name for the root.
+_ROOM: Final = 64
 
 _MAJOR_MAX: Final = 2**12 - 1
 _MINOR_MAX: Final = 2**20 - 1
@@ -60,7 +64,8 @@ class Applied:
     """What applying one layer came to.
 
     Attributes:
-        diff_id: The digest of the layer's uncompressed bytes.
+        diff_id: The digest of the layer's uncompressed bytes, by the algorithm of the one
+            that was asked for.
         size: How many those are.
         member_count: The members of its tar.
         left_out: What was not allowed here, by kind, and how often.
@@ -94,9 +99,10 @@ def apply_layer(
 
     Cost: one pass over the layer. Memory for one chunk, and for the name of each member.
     """
-    archive = Archive(decompress(source, name=name), name=name)
+    archive = _open(source, name, diff_id)
     with Tree(root) as tree:
-        application = _Application(tree)
+        # Whoever copies or reads the tree does so by path.
+        application = _Application(tree, PATH_SIZE_MAX - _ROOM - len(os.fsencode(root)))
         for member in archive:
             application.apply(archive, member)
         archive.drain()
@@ -117,9 +123,14 @@ def check_layer(source: Source, diff_id: str, *, name: str = "layer") -> None:
 
     Cost: one pass over the layer.
     """
-    archive = Archive(decompress(source, name=name), name=name)
+    archive = _open(source, name, diff_id)
     archive.drain()
     _check_diff_id(archive, diff_id)
+
+
+def _open(source: Source, name: str, diff_id: str | None) -> Archive:
+    algorithm = digests.CANONICAL if diff_id is None else digests.split(diff_id)[0]
+    return Archive(decompress(source, name=name), name=name, algorithm=algorithm)
 
 
 def _check_diff_id(archive: Archive, diff_id: str) -> None:
@@ -137,8 +148,9 @@ class _Application:
         `added` holds the path of each member put so far, and nothing else.
     """
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, path_size_max: int) -> None:
         self._tree = tree
+        self._path_size_max = path_size_max
         self._added: set[Path] = set()
         self._hole_size = 0
         self._attributes = Attributes()
@@ -155,6 +167,11 @@ class _Application:
             raise InvalidArgument(f"{archive.name}: member {name}: {error}") from error
 
     def _apply(self, archive: Archive, member: TarInfo, path: Path) -> None:
+        if len(b"/".join(path)) > self._path_size_max:
+            raise InvalidArgument(
+                f"its path is longer than {self._path_size_max} bytes, which is what the "
+                "directory for snapshots leaves; import under a shorter --root"
+            )
         if any(name.startswith(_HIDDEN) for name in path[:-1]):
             raise InvalidArgument("it is below a name that is reserved for whiteouts")
         if path and path[-1].startswith(_HIDDEN):
@@ -210,11 +227,9 @@ class _Application:
     def _put_file(self, archive: Archive, member: TarInfo, path: Path) -> None:
         fd = self._tree.make_file(path)
         try:
-            stored = 0
+            self._bound_holes(member.size - archive.stored_size(member))
             for offset, data in archive.data(member):
                 write_at(fd, data, offset)
-                stored += len(data)
-            self._bound_holes(member.size - stored)
             os.ftruncate(fd, member.size)
             self._attributes.set_on_file(member, fd)
         finally:
@@ -224,6 +239,10 @@ class _Application:
         target = member.linkname.encode("utf-8", "surrogateescape")
         if not target or b"\0" in target:
             raise InvalidArgument("a symlink's target is not empty and holds no NUL")
+        if len(target) > PATH_SIZE_MAX:
+            raise InvalidArgument(
+                f"a symlink's target of {len(target)} bytes, at most {PATH_SIZE_MAX}"
+            )
         self._tree.make_symlink(path, target)
         self._attributes.set_by_name(member, self._tree.enter(path[:-1]), path[-1])
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from blobmap import digest as digests
+from blobmap._map.schema import IMAGE_SIZE_MAX, check_name
 from blobmap._oci.layout_files import BLOBS, INDEX, LAYOUT, no_layout, open_files, read_all
 from blobmap._oci.manifest import Descriptor, check_layout, parse_index
 from blobmap._oci.platforms import choose, host
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from blobmap.contracts import ContentReader
 
 _DEPTH_MAX: Final = 4
+# Descriptors looked at, in all indexes together: names times platforms.
+_LISTED_COUNT_MAX: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Layout:
 
     def __init__(self, path: str | os.PathLike[str], store: Store | None) -> None:
         self.name = os.fspath(path)
+        self._nested: dict[str, tuple[Descriptor, ...]] = {}
+        self._listed_count = 0
         self._files = open_files(Path(path), store)
         try:
             check_layout(self._document(LAYOUT), name=f"{self.name}: {LAYOUT}")
@@ -120,7 +125,8 @@ class Layout:
 
         Raises:
             NotFound: There is no such image, or none for this machine.
-            InvalidArgument: What is listed is no image, or its name cannot be printed.
+            InvalidArgument: What is listed is no image, or its name cannot be printed or is
+                too long to be recorded.
         """
         groups = self._groups()
         if ref is None:
@@ -154,11 +160,15 @@ class Layout:
 
     def _groups(self) -> list[_Group]:
         groups: dict[object, _Group] = {}
+        seen: dict[object, set[str]] = {}
+        self._listed_count = 0
         for item in self.index:
             # Manifests without a name that say their platforms are one image for several.
             key = item.names or ("" if item.platform else item.digest)
             group = groups.setdefault(key, _Group(item.names, []))
-            group.manifests.extend(self._manifests(item, set(), _DEPTH_MAX))
+            group.manifests.extend(
+                self._manifests(item, seen.setdefault(key, set()), _DEPTH_MAX)
+            )
         if not groups:
             raise InvalidArgument(f"{self.name}: its index lists no image")
         return list(groups.values())
@@ -173,11 +183,17 @@ class Layout:
         name = group.names[0] if group.names else chosen.digest
         if not name.isprintable():
             raise InvalidArgument(f"{self.name}: the name {name!r} cannot be printed")
+        check_name("image", name, IMAGE_SIZE_MAX)
         return name, chosen
 
     def _manifests(
         self, descriptor: Descriptor, seen: set[str], depth: int
     ) -> Iterator[Descriptor]:
+        self._listed_count += 1
+        if self._listed_count > _LISTED_COUNT_MAX:
+            raise InvalidArgument(
+                f"{self.name}: its indexes list more than {_LISTED_COUNT_MAX} images"
+            )
         if not descriptor.is_index:
             yield descriptor
             return
@@ -185,9 +201,16 @@ class Layout:
             raise InvalidArgument(
                 f"{self.name}: {descriptor.digest}: indexes nested more than {_DEPTH_MAX} deep"
             )
-        # An index that lists another a thousand times must not be read a thousand times.
+        # What lists an index a thousand times has no more images for that.
         if descriptor.digest not in seen:
             seen.add(descriptor.digest)
-            data = self.read(descriptor)
-            for item in parse_index(data, name=f"{self.name}: {descriptor.digest}"):
+            for item in self._listed(descriptor):
                 yield from self._manifests(item, seen, depth - 1)
+
+    def _listed(self, index: Descriptor) -> tuple[Descriptor, ...]:
+        """Return what a nested index lists, read once however many list it."""
+        if index.digest not in self._nested:
+            data = self.read(index)
+            name = f"{self.name}: {index.digest}"
+            self._nested[index.digest] = parse_index(data, name=name)
+        return self._nested[index.digest]

@@ -91,12 +91,16 @@ def is_single_pass(path: Path) -> bool:
 
     Raises:
         NotFound: There is nothing at `path`.
-        InvalidArgument: It is neither a directory nor starts as a tar does.
+        InvalidArgument: It is neither a directory nor a regular file that starts as a tar does.
         DataLoss: It is compressed, and damaged at its start.
     """
-    if path.is_dir():
-        return False
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return False
+        if not stat.S_ISREG(mode):
+            reason = "it is neither a directory nor a regular file"
+            raise InvalidArgument(no_layout(path, reason))
         with path.open("rb") as file:
             compressed = is_compressed(file.read(_COMPRESSED_MAGIC_SIZE))
             file.seek(0)

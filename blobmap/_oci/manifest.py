@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DOCUMENT_SIZE_MAX: Final = 8 << 20
 LAYER_COUNT_MAX: Final = 512
+LIST_COUNT_MAX: Final = 1 << 14
 
 _LAYOUT_VERSION: Final = "1."
 
@@ -188,6 +189,10 @@ class _Node:
         found = self.child(key)
         if not isinstance(found.value, list):
             raise InvalidArgument(f"{found.place}: missing, or not a list")
+        if len(found.value) > LIST_COUNT_MAX:
+            raise InvalidArgument(
+                f"{found.place}: {len(found.value)} items, at most {LIST_COUNT_MAX}"
+            )
         return [_Node(item, f"{found.place}[{i}]") for i, item in enumerate(found.value)]
 
     def text(self, *, default: str | None = None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import random
+import sys
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -80,6 +81,8 @@ REFUSED: dict[str, list[Member]] = {
     "root is a file": [member(".", b"x")],
     "root is a symlink": [symlink("./.", "../victim")],
     "owner out of range": [member("a", uid=2**40)],
+    "a symlink's target too long": [symlink("a", "x" * 4096)],
+    "a path too long below the root": [member("/".join(["a" * 200] * 20) + "/" + "b" * 70)],
     "device out of range": [member("a", type=tarfile.CHRTYPE, devmajor=2**20, devminor=1)],
     "a socket": [member("a", type=b"s")],
 }
@@ -151,6 +154,22 @@ def header(**fields: Any) -> bytes:
 
 SOUND = tar(directory("d"), member("d/a", b"x" * 2000), symlink("s", "d"), link("h", "d/a"))
 
+
+def extended(body: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """An extended header of any bytes."""
+    return header(type=kind, size=len(body)) + body + bytes(-len(body) % 512)
+
+
+def with_mode(mode: int) -> bytes:
+    """A tar of one file with a mode that `tarfile` itself would not write."""
+    block = bytearray(header())
+    block[100:108] = (mode & (1 << 63) - 1 | 1 << 63).to_bytes(8, "big")
+    # The sum is taken with blanks in its own place.
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + bytes(1024)
+
+
 DAMAGED: dict[str, bytes] = {
     "cut in a header": SOUND[:700],
     "cut in a body": SOUND[:1600],
@@ -166,6 +185,15 @@ DAMAGED: dict[str, bytes] = {
     "a pax header of a gigabyte": header(type=tarfile.XHDTYPE, size=1 << 30) + bytes(4096),
     "headers in headers": tar(member("x", b"y" * 500, type=tarfile.XHDTYPE))[:1024] * 1000,
     "a negative pax size": tar(member("x", b"y", pax_headers={"size": "-4096"})),
+    "a pax header of digits": extended(b"1" * 1_000_000),
+    "a pax value of digits": extended(b"1000000 k=" + b"1" * 999_989 + b"\n"),
+    "a pax length of 21 digits": extended(b"9" * 21 + b" k=v\n"),
+    "a pax length too short": extended(b"5 k=v\n"),
+    "a pax length beyond the header": extended(b"7 k=v\n"),
+    "a pax record that does not end in a newline": extended(b"6 k=vv"),
+    "a pax record without a key": extended(b"5 =v\n"),
+    "a pax record without an equals sign": extended(b"5 kv\n"),
+    "a tail after the pax records": extended(b"6 k=v\n\0\0"),
     "a sparse map of letters": tar(member("x", pax_headers={"GNU.sparse.map": "a,b"})),
 }
 
@@ -247,6 +275,51 @@ def test_a_header_is_bounded_where_it_says_so(root: Path) -> None:
     apply_layer(io.BytesIO(fits), root)
     with pytest.raises(DataLoss, match="takes more than"):
         apply_layer(io.BytesIO(over), root)
+
+
+def test_what_global_headers_say_is_bounded(root: Path) -> None:
+    def layer(size: int) -> bytes:
+        keys = [f"key{i:05}" for i in range(size // 1000)]
+        bodies = [f"1000 {key}={'v' * 985}\n".encode() for key in keys]
+        headers = [extended(body, tarfile.XGLTYPE) + header() for body in bodies]
+        return b"".join(headers) + bytes(1024)
+
+    apply_layer(io.BytesIO(layer(archive.GLOBAL_SIZE_MAX - 2000)), root)
+    with pytest.raises(DataLoss, match="global headers of"):
+        apply_layer(io.BytesIO(layer(archive.GLOBAL_SIZE_MAX + 2000)), root)
+
+
+def test_bits_above_the_permissions_are_dropped(root: Path) -> None:
+    apply_layer(io.BytesIO(with_mode(2**40 + 0o640)), root)
+
+    assert (root / "x").stat().st_mode & 0o7777 == 0o640
+
+
+def test_a_negative_mode_is_refused(root: Path) -> None:
+    with pytest.raises(InvalidArgument, match="no file has mode -5"):
+        apply_layer(io.BytesIO(with_mode(-5)), root)
+
+
+def test_a_sparse_file_beyond_any_file_system_is_refused(root: Path) -> None:
+    headers = {"GNU.sparse.map": f"{2**62},8", "GNU.sparse.size": str(2**62 + 8)}
+
+    with pytest.raises(InvalidArgument, match="bytes of holes"):
+        apply_layer(io.BytesIO(tar(member("x", b"y" * 8, pax_headers=headers))), root)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere none is set")
+@pytest.mark.parametrize(
+    ("name", "size"), [("user.a", 70_000), ("", 1), ("user." + "n" * 300, 1)]
+)
+def test_an_attribute_that_the_file_system_refuses_is_left_out(
+    root: Path, name: str, size: int
+) -> None:
+    headers = {f"SCHILY.xattr.{name}": "v" * size}
+
+    applied = apply_layer(io.BytesIO(tar(member("a", b"x", pax_headers=headers))), root)
+
+    assert applied.left_out["extended attribute"] == 1
+    assert (root / "a").read_bytes() == b"x"
 
 
 @given(seed=st.integers(0, 2**32), cut=st.booleans())

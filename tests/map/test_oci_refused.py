@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from support.importing import (
 )
 
 from blobmap import BlobSnapshotter, DataLoss, InvalidArgument, NotFound
+from blobmap._oci import layout as layouts
+from blobmap._oci.manifest import Descriptor
 from blobmap.oci import import_layout
 
 
@@ -142,6 +145,10 @@ REFUSED = {
     "a size that is text": lambda b: with_index(b, size="12"),
     "annotations in a list": lambda b: with_index(b, annotations=[1]),
     "an annotation that is no string": lambda b: with_index(b, annotations={"a": 1}),
+    "a name too long to be recorded": lambda b: with_index(
+        b, annotations={images.REF_NAME: "n" * 5000}
+    ),
+    "too many items": lambda b: b.manifests.extend(b.manifests * (1 << 14)),
     "a name with escapes": lambda b: with_index(b, annotations={images.REF_NAME: "\x1b[2J"}),
     "a platform that is text": lambda b: with_index(b, platform="linux"),
     "an empty index": lambda b: b.manifests.clear(),
@@ -193,7 +200,6 @@ def test_what_is_no_layout_is_refused_with_what_to_do(
     (tmp_path / "docker/manifest.json").write_text("[]")
     (tmp_path / "docker.tar").write_bytes(tar(member("manifest.json", b"[]")))
     (tmp_path / "other.tar").write_bytes(tar(member("a")))
-    (tmp_path / "fifo").mkdir()
     layout(tmp_path / "future", BASE)
     (tmp_path / "future/oci-layout").write_text('{"imageLayoutVersion": "2.0.0"}')
     expected = {
@@ -203,7 +209,10 @@ def test_what_is_no_layout_is_refused_with_what_to_do(
         "docker.tar": "another form.*convert it: skopeo copy docker-archive:",
         "other.tar": "it has no oci-layout",
         "future": "'2.0.0' is not known",
+        "pipe": "neither a directory nor a regular file; make one with",
     }
+
+    os.mkfifo(tmp_path / "pipe")
 
     for name, message in expected.items():
         with pytest.raises(InvalidArgument, match=message):
@@ -221,3 +230,70 @@ def test_a_fifo_in_a_layout_is_refused_and_not_waited_for(
 
     with pytest.raises(InvalidArgument, match="not a regular file"):
         import_layout(target, path)
+
+
+@pytest.mark.parametrize("size", [2**62, 2**70])
+def test_a_size_beyond_any_file_in_a_plain_tar_is_data_loss(
+    target: BlobSnapshotter, tmp_path: Path, size: int
+) -> None:
+    junk = member("junk")[0]
+    junk.size = size
+    path = tmp_path / "layout.tar"
+    path.write_bytes(junk.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 18))
+
+    with pytest.raises(DataLoss, match="a false size"):
+        import_layout(target, path)
+
+    assert_empty(target)
+
+
+def test_a_name_too_long_is_refused_before_any_layer_is_read(
+    target: BlobSnapshotter, tmp_path: Path
+) -> None:
+    builder = LayoutBuilder()
+    builder.put(builder.image(BASE, name="n" * 5000))
+
+    with pytest.raises(InvalidArgument, match="larger than the limit"):
+        import_layout(target, builder.write(tmp_path / "layout"))
+
+    assert_empty(target)
+    assert not snapshots(target)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_index_listed_by_many_is_read_once(
+    target: BlobSnapshotter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    builder = LayoutBuilder()
+    nested = builder.add_json({"manifests": [builder.image(BASE, name=None)]}, images.INDEX)
+    for i in range(50):
+        names = {"annotations": {images.REF_NAME: f"n{i}"}} if named else {}
+        builder.put({**nested, **names})
+    path = builder.write(tmp_path / "layout")
+    read: list[str] = []
+    parse_index = layouts.parse_index
+
+    def counted(data: bytes, *, name: str) -> tuple[Descriptor, ...]:
+        read.append(name)
+        return parse_index(data, name=name)
+
+    monkeypatch.setattr(layouts, "parse_index", counted)
+    imported = import_layout(target, path)
+
+    assert len(imported) == (50 if named else 1)
+    assert len(read) == 2
+
+
+def test_indexes_that_list_too_much_together_are_refused(
+    target: BlobSnapshotter, tmp_path: Path
+) -> None:
+    builder = LayoutBuilder()
+    image = builder.image(BASE, name=None)
+    nested = builder.add_json({"manifests": [image] * 1000}, images.INDEX)
+    for i in range(200):
+        builder.put({**nested, "annotations": {images.REF_NAME: f"n{i}"}})
+
+    with pytest.raises(InvalidArgument, match="list more than"):
+        import_layout(target, builder.write(tmp_path / "layout"))
+
+    assert_empty(target)
