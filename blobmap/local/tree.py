@@ -16,6 +16,7 @@ import os
 import secrets
 import stat
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,9 @@ _NO_XATTR: Final = {errno.ENOTSUP, errno.EPERM, errno.EACCES}
 
 _LOG: Final = logging.getLogger("blobmap")
 
+# Held while a mode is lifted and while one is looked at, so that none is taken for another.
+_MODES: Final = threading.Lock()
+
 Inode = tuple[int, int]
 
 
@@ -46,7 +50,8 @@ def copy(source: str, target: str) -> None:
 
     Raises:
         OSError: The device failed, or the tree holds something that may not be read or made
-            without privileges. `target` is then half made; remove it.
+            without privileges, such as a device, or a directory that its owner may not
+            search. `target` is then half made; remove it.
 
     Cost: O(entries + bytes); no bytes where the file system shares extents.
     """
@@ -55,16 +60,16 @@ def copy(source: str, target: str) -> None:
     # The list grows while it is walked, so directories come before what they hold.
     for original, made in directories:
         os.mkdir(made, 0o700)
-        with os.scandir(original) as entries:
+        with _reading(original, DIRECTORY) as fd, os.scandir(fd) as entries:
             for entry in entries:
-                path = os.path.join(made, entry.name)
+                path, copied = (os.path.join(top, entry.name) for top in (original, made))
                 if entry.is_dir(follow_symlinks=False):
-                    directories.append((entry.path, path))
+                    directories.append((path, copied))
                 else:
-                    _copy_entry(entry.path, path, links)
+                    _copy_entry(path, copied, links)
     # Filling a directory changes its time and needs its permission, so its own come last.
     for original, made in directories:
-        _copy_attributes(original, made, os.lstat(original))
+        _copy_attributes(original, made, _status(original))
 
 
 def measure(tree: str, base: str | None = None) -> Usage:
@@ -114,7 +119,7 @@ def remove(directory: str, name: str) -> None:
 
 
 def _copy_entry(source: str, target: str, links: dict[Inode, str]) -> None:
-    status = os.lstat(source)
+    status = _status(source)
     if status.st_nlink > 1:
         first = links.setdefault((status.st_dev, status.st_ino), target)
         if first != target:
@@ -132,7 +137,7 @@ def _copy_entry(source: str, target: str, links: dict[Inode, str]) -> None:
 
 
 def _copy_file(source: str, target: str, size: int) -> None:
-    with opened(source, _SOURCE) as reader, opened(target, _TARGET) as writer:
+    with _reading(source, _SOURCE) as reader, opened(target, _TARGET) as writer:
         for start, end in _extents(reader, size):
             at = start
             while at < end:
@@ -209,16 +214,17 @@ def _entries(tree: str) -> Iterator[tuple[str, os.stat_result]]:
         path = pending.pop()
         full = os.path.join(tree, path)
         with suppress(FileNotFoundError, NotADirectoryError):
-            status = os.lstat(full)
+            status = _status(full)
             if stat.S_ISDIR(status.st_mode):
-                pending += [os.path.join(path, name) for name in os.listdir(full)]
+                with _reading(full, DIRECTORY) as fd:
+                    pending += [os.path.join(path, name) for name in os.listdir(fd)]
             yield path, status
 
 
 def _same(tree: str, base: str, path: str, status: os.stat_result) -> bool:
     full, original_full = os.path.join(tree, path), os.path.join(base, path)
     try:
-        original = os.lstat(original_full)
+        original = _status(original_full)
         if _identity(status) != _identity(original):
             return False
         if stat.S_ISLNK(status.st_mode):
@@ -228,6 +234,36 @@ def _same(tree: str, base: str, path: str, status: os.stat_result) -> bool:
     if stat.S_ISREG(status.st_mode):
         return (status.st_size, status.st_mtime_ns) == (original.st_size, original.st_mtime_ns)
     return True
+
+
+def _status(path: str) -> os.stat_result:
+    with _MODES:
+        return os.lstat(path)
+
+
+@contextmanager
+def _reading(path: str, flags: int) -> Iterator[int]:
+    """Open what is the caller's own for a with-block, even where its mode keeps them out."""
+    fd = _open_own(path, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_own(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags)
+    except PermissionError:
+        # Only an unprivileged owner comes here, who may always change the mode. A process
+        # that is killed in between leaves the owner's read permission behind.
+        with _MODES:
+            mode = stat.S_IMODE(os.lstat(path).st_mode)
+            os.chmod(path, mode | stat.S_IRUSR)
+            try:
+                return os.open(path, flags)
+            finally:
+                os.chmod(path, mode)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -48,6 +48,19 @@ def build(path: Path) -> None:
     (path / "sealed").chmod(0o500)
 
 
+def run_unprivileged(program: str, directory: Path) -> None:
+    """Run a program that gives up its privileges itself, and expect it to succeed."""
+    done = subprocess.run(
+        [Path(sys.executable).absolute(), "-B", "-c", program],
+        cwd=directory,
+        env={"PYTHONPATH": str(Path(tree.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture
 def original(tmp_path: Path) -> Path:
     path = tmp_path / "original"
@@ -169,18 +182,31 @@ def test_the_owner_without_privileges_removes_closed_directories(
         "sys.exit(os.path.lexists('victim'))\n"
     )
     tmp_path.chmod(0o777)
-    package = Path(tree.__file__).parents[2]
+    run_unprivileged(program, tmp_path)
 
-    done = subprocess.run(
-        [Path(sys.executable).absolute(), "-B", "-c", program],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(package)},
-        capture_output=True,
-        text=True,
-        check=False,
+
+@pytest.mark.skipif(not ROOT, reason="gives its privileges up, to see what is left")
+def test_the_owner_without_privileges_copies_what_modes_close_to_them(tmp_path: Path) -> None:
+    program = (
+        "import os\n"
+        "from blobmap.local import tree\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "os.makedirs('old/listless'); open('old/listless/file', 'w').close()\n"
+        "modes = {'shadow': 0, 'sudo': 0o4111, 'listless': 0o111}\n"
+        "open('old/shadow', 'w').write('secret'); open('old/sudo', 'w').close()\n"
+        "[os.chmod(f'old/{name}', mode) for name, mode in modes.items()]\n"
+        "tree.copy('old', 'new')\n"
+        "for top in ('old', 'new'):\n"
+        "    for name, mode in modes.items():\n"
+        "        assert os.stat(f'{top}/{name}').st_mode & 0o7777 == mode, (top, name)\n"
+        "assert tree.measure('new', 'old') == tree.measure('old', 'new')\n"
+        "assert tree.measure('new', 'old').inodes == 0\n"
+        "os.chmod('new/shadow', 0o400)\n"
+        "assert open('new/shadow').read() == 'secret'\n"
+        "assert os.path.exists('new/listless/file')\n"
     )
-
-    assert (done.returncode, done.stderr) == (0, "")
+    tmp_path.chmod(0o777)
+    run_unprivileged(program, tmp_path)
 
 
 @pytest.mark.skipif(ROOT, reason="root may read every directory")
