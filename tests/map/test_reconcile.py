@@ -183,7 +183,7 @@ def test_a_blob_of_another_size_is_reported(world: MapWorld) -> None:
 
 
 def test_an_image_that_lacks_a_snapshot_is_reported(world: MapWorld) -> None:
-    world.snapshotter.set_image(image_of("i", (), ("00", "01")))
+    world.snapshotter.set_image(image_of("i", (), ("00",)))
     world.snapshotter.remove("00")
     report = world.snapshotter.reconcile()
 
