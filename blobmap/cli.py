@@ -29,7 +29,17 @@ from blobkv import BlobKVError, LockedError
 from blobmap import filters as filter_language
 from blobmap import listings, oci, short_names, verification
 from blobmap.errors import BlobMapError, FailedPrecondition, InvalidArgument, NotFound
-from blobmap.output import Column, printable, shorten, show, show_json, show_text
+from blobmap.output import (
+    Column,
+    complete_streams,
+    printable,
+    shorten,
+    show,
+    show_json,
+    show_text,
+    with_printable_findings,
+    with_printable_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +60,7 @@ _PARTS: Final = ("content", "native", "map")
 
 def run() -> int:
     """Run the command with this process's arguments; return the exit status."""
+    complete_streams()
     logging.getLogger("blobmap").addHandler(_Warnings())
     try:
         status = cli.main(prog_name="blobmap", standalone_mode=False)
@@ -64,6 +75,9 @@ def run() -> int:
         return _fail(error.format_message(), error.exit_code)
     except click.Abort:
         return INTERRUPTED
+    except OSError as error:
+        # Only what click prints itself, such as help, is printed out here.
+        return _fail(_said(error), 1)
     return status if isinstance(status, int) else 0
 
 
@@ -275,7 +289,7 @@ def explain(call: Call, name: str) -> None:
         return
     if snapshot is not None:
         show_text(f"snapshot {snapshot} stands for")
-    show_text(*str(explanation).split("\n"))
+    show_text(*str(with_printable_names(explanation)).split("\n"))
 
 
 @command("rm")
@@ -314,7 +328,7 @@ def reconcile(call: Call, *, dry_run: bool, force: bool) -> None:
     if call.as_json:
         show_json(listings.report(report, refused=refused))
     else:
-        show_text(*str(report).split("\n"))
+        show_text(*str(with_printable_findings(report)).split("\n"))
     if refused is not None:
         raise click.ClickException(refused)
     if not report.ok:
@@ -373,8 +387,12 @@ def _failures() -> Iterator[None]:
     except (BlobMapError, BlobKVError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{where}{error.strerror or error}") from error
+        raise click.ClickException(_said(error)) from error
+
+
+def _said(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _fail(message: str, status: int) -> int:

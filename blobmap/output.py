@@ -17,7 +17,7 @@ import json
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 import click
@@ -27,6 +27,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from blobmap import Explanation, Holding, Report
 
 Record = dict[str, object]
 
@@ -54,6 +56,17 @@ class Column:
         for name in self.field.split("."):
             found = found.get(name) if isinstance(found, dict) else None
         return found
+
+
+def complete_streams() -> None:
+    """Have the standard streams that the caller closed lead nowhere.
+
+    Otherwise the next file opened would have a stream's number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The lowest free number is the stream's own: those before it are open.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def show(records: Iterable[Record], columns: Sequence[Column], *, as_json: bool) -> None:
@@ -86,6 +99,30 @@ def show_text(*lines: str) -> None:
 def printable(text: str) -> str:
     """Return the text with what cannot be printed escaped, and backslashes too if any is."""
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def with_printable_names(explanation: Explanation) -> Explanation:
+    """Return the explanation with names escaped: a newline would forge a holder."""
+    # A chain of snapshots can be deeper than Python may recurse. The list grows meanwhile.
+    order = list(explanation.holders)
+    for holding in order:
+        order += holding.holders
+    escaped: dict[int, Holding] = {}
+    for holding in reversed(order):
+        holders = tuple(escaped[id(inner)] for inner in holding.holders)
+        escaped[id(holding)] = replace(holding, name=printable(holding.name), holders=holders)
+    return replace(
+        explanation, holders=tuple(escaped[id(holding)] for holding in explanation.holders)
+    )
+
+
+def with_printable_findings(report: Report) -> Report:
+    """Return the report with each finding escaped, as in an explanation."""
+    findings = [
+        replace(item, subject=printable(item.subject), detail=printable(item.detail))
+        for item in report.findings
+    ]
+    return replace(report, findings=findings)
 
 
 def shorten(digest: str) -> str:

@@ -201,3 +201,51 @@ def test_an_image_whose_descriptor_lies_about_a_size_does_no_harm(
 
     assert "where its descriptor says" in said
     run("--root", root, "verify")
+
+
+def test_a_name_with_a_newline_forges_no_line(root: Path) -> None:
+    evil = "evil\n└── image trusted"
+    with blobmap.open(root) as target:
+        base = next(info for info in target.walk() if not info.parent)
+        target.prepare("key", base.name)
+        target.commit(evil, "key")
+        target.set_blob(evil, LAYER)
+
+    tree = run("--root", root, "explain", LAYER).stdout
+    with blobmap.open(root) as target:
+        target.inner.remove(evil)
+    report = run("--root", root, "reconcile", "--dry-run", code=1).stdout
+
+    for shown in (tree, report):
+        assert "evil\\n" in shown
+        assert not [line for line in shown.splitlines() if line.startswith("└── image")]
+
+
+@pytest.mark.parametrize(
+    "arguments", ["ls", "ls --json", "import {source}", "--help", "explain {layer}", "verify"]
+)
+def test_standard_streams_closed_or_full_end_in_a_line_at_most(
+    root: Path, source: Path, arguments: str
+) -> None:
+    said = arguments.format(source=source, layer=LAYER)
+    command = f"{sys.executable} -m blobmap --root {root} {said}"
+
+    def shell(redirection: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            f"{command} {redirection}", shell=True, capture_output=True, text=True, check=False
+        )
+
+    closed, silent, full = shell(">&-"), shell("2>&-"), shell(">/dev/full")
+
+    assert (closed.returncode, closed.stderr) == (0, "")
+    assert silent.returncode == 0
+    assert (full.returncode, full.stderr) == (1, "blobmap: No space left on device\n")
+
+
+def test_what_can_be_read_only_once_and_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    said = error("--root", tmp_path / "root", "import", tmp_path / "pipe")
+
+    assert "neither a directory nor a regular file" in said
+    assert not (tmp_path / "root").exists()

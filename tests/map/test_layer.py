@@ -6,6 +6,7 @@ is there afterwards is looked at with `lstat` and compared.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -29,7 +30,7 @@ from support.images import (
 )
 from support.layers import apply, names
 
-from blobmap._oci.layer import Applied, apply_layer
+from blobmap._oci.layer import Applied, apply_layer, check_layer
 from blobmap.errors import DataLoss, InvalidArgument
 
 NOBODY = 65534
@@ -78,6 +79,19 @@ def test_the_diff_id_covers_what_follows_the_last_member(tmp_path: Path) -> None
 def test_another_diff_id_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataLoss, match=r"uncompressed layer is sha256:.*the image says"):
         apply_layer(io.BytesIO(tar(member("a"))), tmp_path, diff_id=digest_of(b""))
+
+
+@pytest.mark.parametrize("how", ["apply", "check"])
+def test_a_diff_id_may_be_sha512(tmp_path: Path, how: str) -> None:
+    data = tar(member("a", b"x"))
+    diff_id = f"sha512:{hashlib.sha512(data).hexdigest()}"
+
+    if how == "apply":
+        assert apply_layer(io.BytesIO(data), tmp_path, diff_id=diff_id).diff_id == diff_id
+    else:
+        check_layer(io.BytesIO(data), diff_id)
+    with pytest.raises(DataLoss, match="the image says"):
+        check_layer(io.BytesIO(data + bytes(512)), diff_id)
 
 
 @pytest.mark.parametrize("data", [b"", bytes(1024)])
