@@ -92,9 +92,8 @@ class Works:
 
     def abandon(self, work: str) -> None:
         """Leave the work's claims to the next `begin` or `replay`. Idempotent."""
-        if work in self._live:
-            self._abandoned.add(work)
-            self._live.discard(work)
+        self._abandoned.add(work)
+        self._live.discard(work)
 
     def _settle(self, work: str) -> None:
         attempts = self._parts.attempts
@@ -166,8 +165,12 @@ class Work:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc is None or isinstance(exc, Exception):
-            self.close()
-        else:
+        if exc is not None and not isinstance(exc, Exception):
             # An interrupt: whoever sends one does not want to wait for a clean-up.
             self._works.abandon(self._name)
+            return
+        try:
+            self.close()
+        except BaseException:
+            self._works.abandon(self._name)
+            raise

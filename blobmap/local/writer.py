@@ -112,8 +112,12 @@ class LocalWriter:
             self._require_open()
             try:
                 self._commit(size, digest, label_rules.checked(labels))
-            finally:
+            except Exception:
                 self.close()
+                raise
+            except BaseException:
+                self._free()
+                raise
 
     def status(self) -> IngestStatus:
         """Return how far the ingest is, or was when the writer was closed."""
@@ -154,11 +158,10 @@ class LocalWriter:
         with self._lock:
             if self._file.closed:
                 return
-            self._file.close()
             try:
                 self._keeper.keep(self._status)
             finally:
-                self._keeper.release(self._status.ref)
+                self._free()
 
     def __repr__(self) -> str:
         state = "closed" if self._file.closed else "open"
@@ -173,7 +176,10 @@ class LocalWriter:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if exc is None or isinstance(exc, Exception):
+            self.close()
+        else:
+            self._free()
 
     def _commit(self, size: int, digest: str | None, labels: dict[str, str]) -> None:
         ref, offset = self._status.ref, self._status.offset
@@ -209,6 +215,17 @@ class LocalWriter:
             self._keeper.drop(self._status.ref)
         finally:
             self._keeper.release(self._status.ref)
+
+    def _free(self) -> None:
+        """Close the file and free the ref, with no record of it: for an interrupt.
+
+        The records may have been struck in the midst of a change, which still is this
+        thread's until the interrupt is dealt with. The bytes tell how far the ingest is.
+        """
+        with self._lock:
+            if not self._file.closed:
+                self._file.close()
+                self._keeper.release(self._status.ref)
 
     def _moved_to(self, offset: int, running: _Hash) -> None:
         status = replace(self._status, offset=offset, updated=self._ticker.now())

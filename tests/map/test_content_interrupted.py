@@ -6,6 +6,7 @@ Method: the real store in a directory, with one call made to fail or to be inter
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 from blobmap import digest as digests
 from blobmap.errors import FailedPrecondition, NotFound
-from blobmap.local import LocalContent, ingest, writer
+from blobmap.local import LocalContent, content, ingest, records, writer
 
 REF = "the ref"
 DATA = b"the bytes of a blob"
@@ -31,9 +32,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def commit(store: LocalContent) -> None:
-    with store.writer(REF) as writer:
-        writer.write(DATA)
-        writer.commit()
+    with store.writer(REF) as open_end:
+        open_end.truncate(0)
+        open_end.write(DATA)
+        open_end.commit()
 
 
 def blobs(store: LocalContent) -> dict[str, bytes]:
@@ -199,3 +201,21 @@ def test_an_interrupt_leaves_the_ref_free(
                 at += 1
         assert at > 3
         store.writer(REF).close()
+
+
+def test_an_interrupted_commit_raises_the_interrupt_and_can_be_made_again(root: Path) -> None:
+    at = 1
+    while True:
+        with LocalContent(root / str(at)) as store:
+            try:
+                with store.writer(REF) as open_end:
+                    open_end.write(DATA)
+                    with struck(at, content, contextlib, ingest, records, writer):
+                        open_end.commit()
+                break
+            except KeyboardInterrupt:
+                at += 1
+            if DIGEST not in blobs(store):
+                commit(store)
+            assert blobs(store) == {DIGEST: DATA}
+    assert at > 20
