@@ -160,6 +160,11 @@ def extended(body: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
     return header(type=kind, size=len(body)) + body + bytes(-len(body) % 512)
 
 
+def with_pax(body: bytes) -> bytes:
+    """A tar that is sound but for what its first extended header says."""
+    return extended(body) + tar(member("x"))
+
+
 def with_mode(mode: int) -> bytes:
     """A tar of one file with a mode that `tarfile` itself would not write."""
     block = bytearray(header())
@@ -185,15 +190,15 @@ DAMAGED: dict[str, bytes] = {
     "a pax header of a gigabyte": header(type=tarfile.XHDTYPE, size=1 << 30) + bytes(4096),
     "headers in headers": tar(member("x", b"y" * 500, type=tarfile.XHDTYPE))[:1024] * 1000,
     "a negative pax size": tar(member("x", b"y", pax_headers={"size": "-4096"})),
-    "a pax header of digits": extended(b"1" * 1_000_000),
-    "a pax value of digits": extended(b"1000000 k=" + b"1" * 999_989 + b"\n"),
-    "a pax length of 21 digits": extended(b"9" * 21 + b" k=v\n"),
-    "a pax length too short": extended(b"5 k=v\n"),
-    "a pax length beyond the header": extended(b"7 k=v\n"),
-    "a pax record that does not end in a newline": extended(b"6 k=vv"),
-    "a pax record without a key": extended(b"5 =v\n"),
-    "a pax record without an equals sign": extended(b"5 kv\n"),
-    "a tail after the pax records": extended(b"6 k=v\n\0\0"),
+    "a pax header of digits": with_pax(b"1" * 1_000_000),
+    "a pax value of digits": with_pax(b"1000000 k=" + b"1" * 999_989 + b"\n"),
+    "a pax length of 21 digits": with_pax(b"9" * 21 + b" k=v\n"),
+    "a pax length too short": with_pax(b"5 k=v\n"),
+    "a pax length beyond the header": with_pax(b"7 k=v\n"),
+    "a pax record that does not end in a newline": with_pax(b"6 k=vv"),
+    "a pax record without a key": with_pax(b"5 =v\n"),
+    "a pax record without an equals sign": with_pax(b"5 kv\n"),
+    "a tail after the pax records": with_pax(b"6 k=v\n\0\0"),
     "a sparse map of letters": tar(member("x", pax_headers={"GNU.sparse.map": "a,b"})),
 }
 
