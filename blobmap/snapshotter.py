@@ -359,7 +359,7 @@ class BlobSnapshotter:
 
         Raises:
             NotFound: A snapshot or a blob of it does not exist.
-            FailedPrecondition: A snapshot of it is not committed.
+            FailedPrecondition: One is not committed, or not made on the one before it.
             InvalidArgument: A name cannot be recorded, or a digest is malformed.
         """
         self._images.set(image)
