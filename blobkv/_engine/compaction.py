@@ -16,7 +16,6 @@ from contextlib import suppress
 from operator import lt
 from typing import TYPE_CHECKING, Final
 
-from blobkv._engine.format import SEQUENCE_MAX
 from blobkv._engine.merge import merge, table_chunks
 from blobkv._engine.ranges import Ranges
 from blobkv._engine.table import TableWriter, table_name
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from blobkv._engine.fs import FileSystem
-    from blobkv._engine.memtable import Chunk, Memtable
+    from blobkv._engine.memtable import Chunk
     from blobkv._engine.table import Table, TableFile
 
 _TIER_COUNT: Final = 4
@@ -53,20 +52,6 @@ def choose(sizes: Sequence[int]) -> slice | None:
         if end - first >= _TIER_COUNT:
             return slice(first, end)
     return None
-
-
-def flush(
-    fs: FileSystem, directory: str, number: int, memtable: Memtable, *, bottom: bool
-) -> TableFile | None:
-    """Write a memtable that no longer changes as table `number`; None if nothing is left."""
-    return write_table(
-        fs,
-        directory,
-        number,
-        memtable.chunks(b"", None, SEQUENCE_MAX),
-        memtable.ranges(SEQUENCE_MAX),
-        bottom=bottom,
-    )
 
 
 def merged_chunks(tables: Sequence[Table]) -> Iterator[Chunk]:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from blobkv._engine.compaction import flush
+from blobkv._engine.compaction import write_table
 from blobkv._engine.format import LOG_HEADER_SIZE
 from blobkv._engine.log import LogReader
 from blobkv._engine.manifest import MANIFEST_NAME, Manifest
@@ -148,7 +148,8 @@ def settle(
         # An attempt that failed may have left a file whose number the manifest does not know.
         used = (int(match[1]) for name in names if (match := _DATA_NAME.fullmatch(name)))
         number = max(manifest.next_number, *used, 0) + 1
-        file = flush(fs, directory, number, memtable, bottom=not tables)
+        chunks, ranges = memtable.chunks(b"", None, sequence), memtable.ranges(sequence)
+        file = write_table(fs, directory, number, chunks, ranges, bottom=not tables)
         if file is not None:
             tables = (Table.open(fs, directory, file), *tables)
         manifest = replace(

@@ -188,7 +188,7 @@ class Table:
         return ABSENT
 
     def _verify(self, offset: int) -> None:
-        layout.check_block(self._data, offset, 0, self._name)
+        layout.check_block(self._data, offset, self._name)
         self._verified[offset >> _VERIFIED_SHIFT] = 1
 
     def _read_slots(self) -> memoryview | Sequence[int]:
@@ -216,7 +216,7 @@ class Table:
         offset = self.footer.ranges_offset
         if offset == footer_at:
             return Ranges()
-        layout.check_block(self._data, offset, 0, self._name)
+        layout.check_block(self._data, offset, self._name)
         starts, stops = layout.decode_block(self._data, offset)
         return Ranges(zip(starts, stops, strict=True))
 

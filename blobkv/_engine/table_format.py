@@ -207,8 +207,8 @@ def encode_block(keys: Sequence[bytes], values: Sequence[bytes | None], offset: 
     return CRC.pack(crc32(rest, offset & _U32_MAX)) + rest
 
 
-def check_block(data: Mapped | bytes, offset: int, base: int, path: str) -> int:
-    """Verify the block at file offset `offset`, which is at `offset - base` of `data`.
+def check_block(data: Mapped, offset: int, path: str) -> int:
+    """Verify the block at `offset` of a table, whose whole file is `data`.
 
     Returns:
         Its size in bytes.
@@ -216,10 +216,9 @@ def check_block(data: Mapped | bytes, offset: int, base: int, path: str) -> int:
     Raises:
         CorruptionError: The checksum does not match, or what it covers makes no sense.
     """
-    at = offset - base
-    header = data[at : at + BLOCK_HEADER_SIZE].ljust(BLOCK_HEADER_SIZE, b"\x00")
+    header = data[offset : offset + BLOCK_HEADER_SIZE].ljust(BLOCK_HEADER_SIZE, b"\x00")
     crc, size, count = _BLOCK.unpack(header)
-    block = data[at : at + size]
+    block = data[offset : offset + size]
     found = crc32(block[4:], offset & _U32_MAX)
     if found != crc:
         reason = f"block checksum is {found:#010x}, expected {crc:#010x}"

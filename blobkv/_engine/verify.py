@@ -150,7 +150,7 @@ def _verify_blocks(table: Table, data: bytes, report: Report) -> None:
     last: bytes | None = None
     entries = tombstones = blocks = blocks_crc = 0
     while at < footer.hash_offset:
-        size = layout.check_block(data, at, 0, name)
+        size = layout.check_block(data, at, name)
         keys, values = layout.decode_block(data, at)
         if not all(map(lt, keys, keys[1:])) or (last is not None and last >= keys[0]):
             raise CorruptionError(name, at, "keys are not in order")
