@@ -14,12 +14,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from blobkv._engine.overlay import Overlay
-from blobkv.bucket import Scope
 from blobkv.errors import InterruptedCommit, UsageError
-from blobkv.transaction import Transaction
+from blobkv.scope import Scope
+from blobkv.transaction import Update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from blobkv.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -31,7 +33,7 @@ class _Call(Generic[T]):
         self.fn = fn
         self.done = threading.Event()
         self.taken = False
-        self.hooks: list[Callable[[], object]] = []
+        self.hooks: tuple[Callable[[], object], ...] = ()
         self.result: list[T] = []
         self.error: BaseException | None = None
 
@@ -39,7 +41,7 @@ class _Call(Generic[T]):
         """Call the function on top of `below`, and keep what it changed unless it raises."""
         changes = Overlay(below)
         scope = Scope(sequence, changes, changes)
-        transaction = Transaction(scope, commit=_refuse, release=_ignore)
+        transaction = Update(scope, commit=_refuse, release=_ignore)
         try:
             self.result.append(self.fn(transaction))
         except KeyboardInterrupt:

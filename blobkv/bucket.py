@@ -13,86 +13,31 @@ Source: bolt's Bucket, as a mapping; the tags follow FoundationDB's subspaces.
 
 from __future__ import annotations
 
-from collections.abc import (
-    ItemsView,
-    Iterator,
-    KeysView,
-    Mapping,
-    MutableMapping,
-    ValuesView,
-)
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, overload
+from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from blobkv._engine.format import KEY_SIZE_MAX as STORED_KEY_SIZE_MAX
 from blobkv._engine.format import VALUE_SIZE_MAX
-from blobkv.cursor import Cursor, as_bytes, bounds
-from blobkv.errors import ClosedError, LimitError, ReadOnlyError, UsageError
+from blobkv.cursor import Cursor, as_bytes
+from blobkv.errors import LimitError, ReadOnlyError, UsageError
 from blobkv.keys import escape, prefix_end, unescape
+from blobkv.spans import Items, Keys, Values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from blobkv._engine.merge import Reader
     from blobkv._engine.overlay import Overlay
     from blobkv.cursor import Pair
+    from blobkv.scope import Scope
 
 T = TypeVar("T")
 KEY_SIZE_MAX: Final = 2**16
 BUCKET_SIZE_MAX: Final = STORED_KEY_SIZE_MAX - KEY_SIZE_MAX - 1
 
-_ENTRY: Final = b"\x00"
+ENTRY: Final = b"\x00"
 _BUCKET: Final = b"\x01"
-
-
-class _Ended:
-    """The reader of a transaction that has ended."""
-
-    def get(self, key: bytes) -> NoReturn:  # noqa: ARG002  # As every reader's.
-        raise ClosedError("the transaction has ended; open another view or update")
-
-    def items(
-        self,
-        start: bytes,
-        stop: bytes | None,  # noqa: ARG002
-        *,
-        reverse: bool = False,  # noqa: ARG002
-    ) -> NoReturn:
-        self.get(start)
-
-    def count(self, start: bytes, stop: bytes | None) -> NoReturn:  # noqa: ARG002
-        self.get(start)
-
-
-_ENDED: Final = _Ended()
-
-
-class Scope:
-    """What a transaction and all of its buckets share. Made by the store.
-
-    Attributes:
-        sequence: The commit it reads.
-        reader: The state it reads; one that raises `ClosedError` once it has ended.
-        changes: The same as `reader` in an update; None in a view and at the end.
-        hooks: What to call after the commit.
-    """
-
-    __slots__ = ("changes", "hooks", "reader", "sequence")
-
-    def __init__(self, sequence: int, reader: Reader, changes: Overlay | None = None) -> None:
-        self.sequence = sequence
-        self.reader = reader
-        self.changes = changes
-        self.hooks: list[Callable[[], object]] = []
-
-    @property
-    def ended(self) -> bool:
-        """Whether the transaction has ended."""
-        return self.reader is _ENDED
-
-    def end(self) -> None:
-        """Make every later use raise `ClosedError`. Idempotent."""
-        self.reader = _ENDED
-        self.changes = None
+# Between the entries and the child buckets of a level no stored key has room.
+ENTRIES_END: Final = _BUCKET
+_KEY: Final = itemgetter(0)
 
 
 class Entries(MutableMapping[bytes, bytes]):
@@ -106,10 +51,15 @@ class Entries(MutableMapping[bytes, bytes]):
     a value that is not bytes, and `CorruptionError` where it meets bytes nobody wrote.
     """
 
-    def __init__(self, scope: Scope, path: bytes) -> None:
+    __slots__ = ("_scope",)
+
+    # How the stored keys of its buckets start, those of its own entries, and what comes next.
+    _path: bytes
+    _prefix: bytes
+    _end: bytes
+
+    def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self._path = path
-        self._prefix = path + _ENTRY
 
     @overload
     def get(self, key: bytes, /) -> bytes | None: ...
@@ -123,9 +73,9 @@ class Entries(MutableMapping[bytes, bytes]):
         Cost: O(1): a dict lookup for what is in memory, else one or two probes a table.
         """
         try:
-            value = self._scope.reader.get(self._prefix + key)
+            value = self._scope.get(self._prefix + key)
         except TypeError:
-            value = self._scope.reader.get(self._prefix + as_bytes(key, "key"))
+            value = self._scope.get(self._prefix + as_bytes(key, "key"))
         return default if value is None else value
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -178,7 +128,7 @@ class Entries(MutableMapping[bytes, bytes]):
         reverse: bool = False,
     ) -> KeysView[bytes]:
         """Return the keys in [start, stop) that start with `prefix`, in key order."""
-        return KeysView(_Range(self, prefix, start, stop, reverse=reverse))
+        return Keys(self, prefix, start, stop, reverse=reverse)
 
     def values(
         self,
@@ -189,7 +139,7 @@ class Entries(MutableMapping[bytes, bytes]):
         reverse: bool = False,
     ) -> ValuesView[bytes]:
         """Return the values of those keys, in the order of `keys`."""
-        return _Values(_Range(self, prefix, start, stop, reverse=reverse))
+        return Values(self, prefix, start, stop, reverse=reverse)
 
     def items(
         self,
@@ -200,7 +150,7 @@ class Entries(MutableMapping[bytes, bytes]):
         reverse: bool = False,
     ) -> ItemsView[bytes, bytes]:
         """Return `(key, value)` pairs, in the order of `keys`."""
-        return _Items(_Range(self, prefix, start, stop, reverse=reverse))
+        return Items(self, prefix, start, stop, reverse=reverse)
 
     def cursor(
         self, *, prefix: bytes = b"", start: bytes | None = None, stop: bytes | None = None
@@ -225,10 +175,11 @@ class Entries(MutableMapping[bytes, bytes]):
         Cost: O(log n) a name; what a bucket holds is skipped.
         """
         found: list[bytes] = []
+        scope = self._scope
         position = self._path + _BUCKET
         end = prefix_end(position)
         while True:
-            pair = next(self._scope.reader.items(position, end), None)
+            pair = next(scope.reader.items(position, end, owner=scope), None)
             if pair is None:
                 return found
             name, after = unescape(pair[0], len(self._path) + 1)
@@ -276,10 +227,10 @@ class Entries(MutableMapping[bytes, bytes]):
         return self.get(bytes(key)) is not None
 
     def __iter__(self) -> Iterator[bytes]:
-        return (key for key, _ in self._pairs(b"", None, reverse=False))
+        return map(_KEY, self._pairs(b"", None, reverse=False))
 
     def __reversed__(self) -> Iterator[bytes]:
-        return (key for key, _ in self._pairs(b"", None, reverse=True))
+        return map(_KEY, self._pairs(b"", None, reverse=True))
 
     def __len__(self) -> int:
         return self._count(b"", None)
@@ -288,28 +239,18 @@ class Entries(MutableMapping[bytes, bytes]):
         return next(iter(self), None) is not None
 
     def _pairs(self, start: bytes, stop: bytes | None, *, reverse: bool) -> Iterator[Pair]:
-        self._check_open()
-        low, high = self._stored(start, stop)
-        if high is not None and low >= high:
+        scope, prefix = self._scope, self._prefix
+        low, high = prefix + start, self._end if stop is None else prefix + stop
+        if low >= high:
+            self._check_open()
             return iter(())
-        pairs = self._scope.reader.items(low, high, reverse=reverse)
-        return self._without_prefix(pairs)
+        skip = len(prefix)
+        return scope.reader.items(low, high, owner=scope, skip=skip, reverse=reverse)
 
     def _count(self, start: bytes, stop: bytes | None) -> int:
         self._check_open()
-        low, high = self._stored(start, stop)
-        return 0 if high is not None and low >= high else self._scope.reader.count(low, high)
-
-    def _stored(self, start: bytes, stop: bytes | None) -> tuple[bytes, bytes | None]:
-        prefix = self._prefix
-        return prefix + start, prefix_end(prefix) if stop is None else prefix + stop
-
-    def _without_prefix(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
-        scope, size = self._scope, len(self._prefix)
-        for key, value in pairs:
-            if scope.reader is _ENDED:
-                _ENDED.get(key)
-            yield key[size:], value
+        low, high = self._prefix + start, self._end if stop is None else self._prefix + stop
+        return 0 if low >= high else self._scope.reader.count(low, high)
 
     def _changes(self) -> Overlay:
         changes = self._scope.changes
@@ -320,7 +261,7 @@ class Entries(MutableMapping[bytes, bytes]):
 
     def _check_open(self) -> None:
         if self._scope.ended:
-            _ENDED.get(b"")
+            self._scope.get(b"")
 
     def _child(self, names: tuple[bytes | str, ...]) -> bytes:
         if not names:
@@ -345,56 +286,10 @@ def _bucket_name(name: bytes | str) -> bytes:
 class Bucket(Entries):
     """A named, nested sub-range of the key space; ends with its transaction."""
 
+    __slots__ = ("_end", "_path", "_prefix")
 
-class _Range(Mapping[bytes, bytes]):
-    """The part of a mapping that one call of `keys`, `values`, or `items` asked for."""
-
-    def __init__(
-        self,
-        entries: Entries,
-        prefix: bytes,
-        start: bytes | None,
-        stop: bytes | None,
-        *,
-        reverse: bool,
-    ) -> None:
-        self._entries = entries
-        self._start, self._stop = bounds(prefix, start, stop)
-        self._reverse = reverse
-        entries._check_open()  # noqa: SLF001  # One noun, two classes.
-
-    def pairs(self) -> Iterator[Pair]:
-        return self._entries._pairs(  # noqa: SLF001
-            self._start, self._stop, reverse=self._reverse
-        )
-
-    def __contains__(self, key: object) -> bool:
-        if not isinstance(key, bytes):
-            return False
-        below_stop = self._stop is None or key < self._stop
-        return key >= self._start and below_stop and key in self._entries
-
-    def __getitem__(self, key: bytes) -> bytes:
-        if key not in self:
-            raise KeyError(key)
-        return self._entries[key]
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (key for key, _ in self.pairs())
-
-    def __len__(self) -> int:
-        return self._entries._count(self._start, self._stop)  # noqa: SLF001
-
-
-class _Values(ValuesView[bytes]):
-    _mapping: _Range
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (value for _, value in self._mapping.pairs())
-
-
-class _Items(ItemsView[bytes, bytes]):
-    _mapping: _Range
-
-    def __iter__(self) -> Iterator[Pair]:
-        return self._mapping.pairs()
+    def __init__(self, scope: Scope, path: bytes) -> None:
+        super().__init__(scope)
+        self._path = path
+        self._prefix = path + ENTRY
+        self._end = path + _BUCKET

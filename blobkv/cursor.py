@@ -21,9 +21,14 @@ Pair = tuple[bytes, bytes]
 class Entries(Protocol):
     """What a cursor moves over: the keys of a transaction or of a bucket."""
 
+    def _count(self, start: bytes, stop: bytes | None) -> int: ...
+
     def _pairs(self, start: bytes, stop: bytes | None, *, reverse: bool) -> Iterator[Pair]: ...
 
     def _check_open(self) -> None: ...
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """Return the key's value, or None."""
 
     def delete(self, key: bytes) -> None:
         """Delete the key."""
@@ -135,25 +140,25 @@ class Cursor:
     def __next__(self) -> Pair:
         if self._pair is None or self._given:
             self.next()
-        self._entries._check_open()  # noqa: SLF001
+        self._entries._check_open()
         if self._pair is None:
             raise StopIteration
         self._given = True
         return self._pair
 
     def _current(self) -> Pair:
-        self._entries._check_open()  # noqa: SLF001
+        self._entries._check_open()
         if self._pair is None:
             raise UsageError("the cursor is on no key; move it with first, last, or seek")
         return self._pair
 
     def _seek(self, position: bytes) -> bool:
-        self._ahead = self._entries._pairs(position, self._stop, reverse=False)  # noqa: SLF001
+        self._ahead = self._entries._pairs(position, self._stop, reverse=False)
         return self._arrive(next(self._ahead, None), position)
 
     def _step_back(self, position: bytes | None) -> bool:
         self._ahead = None
-        pairs = self._entries._pairs(self._start, position, reverse=True)  # noqa: SLF001
+        pairs = self._entries._pairs(self._start, position, reverse=True)
         self._pair = next(pairs, None)
         self._gap = self._start
         self._past_end = False

@@ -24,16 +24,16 @@ from blobkv._engine import recovery
 from blobkv._engine.backup import write_backup
 from blobkv._engine.follower import Follower
 from blobkv._engine.fs import on_fork
-from blobkv._engine.merge import State
 from blobkv._engine.overlay import Overlay
+from blobkv._engine.state import State
 from blobkv._engine.verify import verify_files
 from blobkv._engine.views import Views
 from blobkv._engine.writer import Writer
 from blobkv.batch import Batches
-from blobkv.bucket import Scope
 from blobkv.errors import ClosedError, PoisonedError, ReadOnlyError, UsageError
+from blobkv.scope import Scope
 from blobkv.stats import Stats
-from blobkv.transaction import Transaction
+from blobkv.transaction import Transaction, Update
 
 if TYPE_CHECKING:
     import os
@@ -113,15 +113,9 @@ class Store:
         Cost: O(1) and no I/O; in a read-only store one stat, what is new, and a sync if the
         writer has not synced that yet.
         """
-        self._follow()
-        with self._state_lock:
-            self._check_open()
-            sequence = self._source.visible
-            scope = Scope(sequence, State(self._source.layers, sequence))
-            # Before it counts as open: from there on somebody must be there to end it.
-            transaction = Transaction(scope, release=self._views.release)
-            self._views.add(scope)
-        return transaction
+        # Without a lock and with as few steps as can be, where there is nothing newer.
+        state = self._views.newest or self._newest()
+        return Transaction(Scope(state.sequence, state))
 
     def update(self, *, durable: bool = True) -> Transaction:
         """Return a transaction that reads the newest state and changes it.
@@ -208,15 +202,7 @@ class Store:
             CorruptionError: What is read is not what was written.
             OSError: A device refused. What was written is removed again.
         """
-        self._follow()
-        with self._state_lock:
-            self._check_open()
-            state = State(self._source.layers, self._source.visible)
-            self._views.add(state)
-        try:
-            write_backup(self._fs, str(Path(path).absolute()), state)
-        finally:
-            self._views.release(state)
+        write_backup(self._fs, str(Path(path).absolute()), self._newest())
 
     def stats(self) -> Stats:
         """Return what the store can tell about itself in numbers. O(tables)."""
@@ -226,6 +212,9 @@ class Store:
             source = self._source
             tables = source.layers.tables
             writer = source if isinstance(source, Writer) else None
+            # What only the next view would read is read by nobody.
+            self._views.renew()
+            read = self._views.sequences()
             return Stats(
                 sequence=source.visible,
                 commits=writer.commits if writer else 0,
@@ -240,8 +229,8 @@ class Store:
                 table_entries=sum(table.footer.entries for table in tables),
                 log_written=writer.log_written if writer else 0,
                 table_written=writer.tree.table_written if writer else 0,
-                views=len(self._views),
-                oldest_view=self._views.oldest(),
+                views=len(read),
+                oldest_view=min(read, default=None),
                 failure=str(writer.failure) if writer and writer.failure else None,
             )
 
@@ -308,7 +297,7 @@ class Store:
             changes = Overlay(State(writer.layers, writer.appended))
             scope = Scope(writer.appended, changes, changes)
             commit = partial(self._commit, durable=durable)
-            transaction = Transaction(scope, commit=commit, release=self._abandon)
+            transaction = Update(scope, commit=commit, release=self._abandon)
             # Last: from here on the transaction, when it ends or is dropped, lets go.
             self._update = scope
         except BaseException:
@@ -382,6 +371,16 @@ class Store:
             raise ReadOnlyError(f"{self._path}: opened with read_only=True")
         return self._source
 
+    def _newest(self) -> State:
+        self._follow()
+        with self._state_lock:
+            self._check_open()
+            state = self._views.state(self._source.layers, self._source.visible)
+            if isinstance(self._source, Follower):
+                # The next view looks again at what is new.
+                self._views.renew()
+        return state
+
     def _follow(self) -> None:
         self._check_open()
         if isinstance(self._source, Follower):
@@ -395,6 +394,4 @@ class Store:
 
     def _end(self, reason: str) -> None:
         self._closed = reason
-        for reading in self._views:
-            if isinstance(reading, Scope):
-                reading.end()
+        self._views.close()

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from blobkv.bucket import Entries, Scope
+from blobkv.bucket import ENTRIES_END, ENTRY, Entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from blobkv.scope import Scope
 
 
 class Transaction(Entries):
@@ -26,20 +28,14 @@ class Transaction(Entries):
 
     Args:
         scope: What it reads and changes.
-        commit: Makes the scope's changes durable and returns their sequence; None in a view.
-        release: Called when it ends, maybe more than once.
     """
 
-    def __init__(
-        self,
-        scope: Scope,
-        *,
-        commit: Callable[[Scope], int] | None = None,
-        release: Callable[[Scope], None],
-    ) -> None:
-        super().__init__(scope, b"")
-        self._commit = commit
-        self._release = release
+    # A view has nothing of its own: that makes it cheap to open.
+    __slots__ = ("__weakref__",)
+
+    _path = b""
+    _prefix = ENTRY
+    _end = ENTRIES_END
 
     @property
     def sequence(self) -> int:
@@ -58,11 +54,65 @@ class Transaction(Entries):
             PoisonedError: An earlier write or sync failed.
             ClosedError: It has ended already.
         """
+        self._check_open()
+        self.rollback()
+
+    def rollback(self) -> None:
+        """Drop the changes and end the transaction. Idempotent."""
+        self._scope.end()
+
+    def on_commit(self, fn: Callable[[], object]) -> None:
+        """Call `fn()` after this update has committed: once it is durable, if it is to be.
+
+        In the thread that called `commit`, or in a batch in that of the call's own caller; in
+        the order given. Not called if it rolls back. What `fn` raises comes out of the commit,
+        which stands.
+
+        Raises:
+            ReadOnlyError: The transaction is a view.
+        """
+        self._changes()
+        self._scope.hooks += (fn,)
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._scope.end()
+
+
+class Update(Transaction):
+    """A transaction that can change the store.
+
+    Args:
+        scope: What it reads and changes.
+        commit: Makes the scope's changes durable and returns their sequence.
+        release: Called when it ends, maybe more than once.
+    """
+
+    __slots__ = ("_commit", "_release")
+
+    def __init__(
+        self,
+        scope: Scope,
+        *,
+        commit: Callable[[Scope], int],
+        release: Callable[[Scope], None],
+    ) -> None:
+        super().__init__(scope)
+        self._commit = commit
+        self._release = release
+
+    def commit(self) -> None:
+        """Make the changes visible, as `Transaction.commit`."""
         scope = self._scope
         self._check_open()
-        if self._commit is None:
-            self.rollback()
-            return
         try:
             scope.sequence = self._commit(scope)
         finally:
@@ -76,23 +126,6 @@ class Transaction(Entries):
         # Also when it had ended: an interrupt may have come between the two.
         self._release(self._scope)
 
-    def on_commit(self, fn: Callable[[], object]) -> None:
-        """Call `fn()` after this update has committed: once it is durable, if it is to be.
-
-        In the thread that called `commit`, or in a batch in that of the call's own caller; in
-        the order given. Not called if it rolls back. What `fn` raises comes out of the commit,
-        which stands.
-
-        Raises:
-            ReadOnlyError: The transaction is a view.
-        """
-        self._changes()
-        self._scope.hooks.append(fn)
-
-    def __enter__(self) -> Self:
-        self._check_open()
-        return self
-
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -105,7 +138,7 @@ class Transaction(Entries):
             self.rollback()
 
     def __del__(self) -> None:
-        # One that was dropped must not hold the write lock, or old versions, for ever. One that
-        # an interrupt kept from being made holds nothing.
+        # One that was dropped must not hold the write lock for ever. One that an interrupt
+        # kept from being made holds nothing.
         if hasattr(self, "_release"):
             self.rollback()

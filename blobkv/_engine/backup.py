@@ -16,7 +16,7 @@ from blobkv.errors import UsageError
 
 if TYPE_CHECKING:
     from blobkv._engine.fs import FileSystem
-    from blobkv._engine.merge import State
+    from blobkv._engine.state import State
 
 _TABLE_NUMBER: Final = 1
 _EMPTY_ID: Final = bytes(16)

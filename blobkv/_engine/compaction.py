@@ -16,9 +16,10 @@ from contextlib import suppress
 from operator import lt
 from typing import TYPE_CHECKING, Final
 
-from blobkv._engine.merge import merge, table_chunks
+from blobkv._engine.merge import merged
 from blobkv._engine.ranges import Ranges
-from blobkv._engine.table import TableWriter, table_name
+from blobkv._engine.table import table_name
+from blobkv._engine.table_writer import TableWriter
 from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def choose(sizes: Sequence[int]) -> slice | None:
 
 def merged_chunks(tables: Sequence[Table]) -> Iterator[Chunk]:
     """Yield the entries of neighboring tables, the newest first, as those of one."""
-    return merge(table_chunks(tables, b"", None, Ranges()))
+    return merged(tables, b"", None)
 
 
 def merged_ranges(tables: Sequence[Table]) -> Ranges:

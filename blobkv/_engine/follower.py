@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from blobkv._engine import recovery
 from blobkv._engine.manifest import MANIFEST_NAME
 from blobkv._engine.memtable import Memtable
-from blobkv._engine.merge import Layers
+from blobkv._engine.state import Layers
+from blobkv._engine.tables import Tables
 
 if TYPE_CHECKING:
     from threading import Lock
@@ -45,7 +46,7 @@ class Follower:
         self._lock = lock
         self._identity: tuple[int, ...] = ()
         self._tail: LogReader | None = None
-        self.layers = Layers(Memtable(lock), (), ())
+        self.layers = Layers(Memtable(lock), (), Tables())
         self.visible = 0
         self.manifest: Manifest
         self._read()
@@ -77,7 +78,7 @@ class Follower:
         if self._tail is not None:
             self._tail.close()
         with self._lock:
-            self.layers = Layers(Memtable(self._lock), (), ())
+            self.layers = Layers(Memtable(self._lock), (), Tables())
 
     def _read_tail(self) -> None:
         if self._tail is None:
@@ -89,10 +90,10 @@ class Follower:
         for frame in frames:
             entries = dict(zip(frame.keys, frame.values, strict=True))
             with self._lock:
-                memtable.apply(frame.sequence, entries, frame.ranges, remember=True)
+                readers = self._views.sequences()
+                memtable.apply(frame.sequence, entries, frame.ranges, readers=readers)
                 self.visible = frame.sequence
-                oldest = self._views.oldest()
-                memtable.forget(frame.sequence if oldest is None else oldest)
+                memtable.forget(min(readers, default=frame.sequence))
 
     def _read(self) -> None:
         recovery.check_present(self._fs, self._directory)
@@ -106,12 +107,13 @@ class Follower:
             except BaseException:
                 found.tail.close()
                 raise
+        tables = Tables(found.tables)
         old = self._tail
         with self._lock:
             self._identity = identity
             self._tail = found.tail
             self.manifest = found.manifest
-            self.layers = Layers(found.memtable, (), found.tables)
+            self.layers = Layers(found.memtable, (), tables)
             self.visible = found.sequence
         if old is not None:
             old.close()

@@ -1,13 +1,14 @@
 """The newest writes, in memory: a dict for point reads, key order only when asked for.
 
 The dict holds the newest value of each key. A commit that readers must not see yet, or that
-older readers must never see, leaves what it replaced in `_older`: per key a chain of
+older readers must never see, leaves what it replaced in `older`: per key a chain of
 `(until, value, older)`, newest first, where `value` was in force for sequences before
 `until`. With no reader in between, no chain is kept, so a view costs O(1) to open and a
-memtable costs one dict entry a key.
+memtable costs one dict entry a key; and a chain is never longer than the states that are
+read are many, however often its key is changed meanwhile.
 
-Reading is safe beside the one writer: the writer fills `_older` before the dict, a reader
-reads the dict before `_older`, so it finds the old value in one or the other. Order is kept
+Reading is safe beside the one writer: the writer fills `older` before the dict, a reader
+reads the dict before `older`, so it finds the old value in one or the other. Order is kept
 under the lock that the store hands in, and read in chunks, so that no reader holds it long.
 
 Invariants:
@@ -22,6 +23,7 @@ the common reader, who wants the newest, pays nothing.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from enum import Enum
 from itertools import islice
@@ -49,7 +51,8 @@ class Absent(Enum):
 ABSENT: Final = Absent.ABSENT
 Found = bytes | None | Literal[Absent.ABSENT]
 
-_Chain = tuple[int, Found, "_Chain | None"]
+# Until when a value was in force, the value, and what was in force before it.
+Link = tuple[int, Found, "Link | None"]
 _CHUNK_COUNT: Final = 256
 
 
@@ -58,12 +61,16 @@ class Memtable:
 
     Args:
         lock: Held by the caller around `apply` and `forget`; taken here to read key order.
+
+    Attributes:
+        newest: The newest value of each key, None for a tombstone.
+        older: The chain of what was replaced, of keys where somebody may still need it.
     """
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
-        self._newest: dict[bytes, bytes | None] = {}
-        self._older: dict[bytes, _Chain] = {}
+        self.newest: dict[bytes, bytes | None] = {}
+        self.older: dict[bytes, Link] = {}
         self._trail: deque[tuple[int, bytes]] = deque()
         self._order: SortedList[bytes] = SortedList()
         self._ranges: list[tuple[int, Range]] = []
@@ -71,30 +78,42 @@ class Memtable:
         self._covered = Ranges()
 
     def __len__(self) -> int:
-        return len(self._newest)
+        return len(self.newest)
 
     def __bool__(self) -> bool:
-        return bool(self._newest or self._ranges)
+        return bool(self.newest or self._ranges)
 
     def apply(
-        self, sequence: int, entries: Changes, ranges: Iterable[Range], *, remember: bool
+        self,
+        sequence: int,
+        entries: Changes,
+        ranges: Iterable[Range],
+        *,
+        readers: Sequence[int] = (),
     ) -> None:
-        """Take one commit in; with `remember`, readers of earlier sequences do not see it.
+        """Take one commit in.
+
+        Args:
+            sequence: Its number.
+            entries: What it changes.
+            ranges: What it deletes before.
+            readers: The earlier sequences that are read or may yet be, ascending: they do
+                not see it. What comes after the last of them may be read, too.
 
         Cost: O(entries), and O(keys in the range) for a range tombstone.
         """
         for start, stop in ranges:
             covered = dict.fromkeys(self._ordered(start, stop, reverse=False))
-            self._put(sequence, covered, remember=remember)
+            self._put(sequence, covered, readers)
             self._ranges.append((sequence, (start, stop)))
             self._covered = self._covered.joined(start, stop)
-        self._put(sequence, entries, remember=remember)
+        self._put(sequence, entries, readers)
 
     def get(self, key: bytes, sequence: int) -> Found:
         """Return the entry a reader at `sequence` sees; O(1)."""
-        value = self._newest.get(key, ABSENT)
-        if self._older:
-            chain = self._older.get(key)
+        value = self.newest.get(key, ABSENT)
+        if self.older:
+            chain = self.older.get(key)
             while chain is not None and chain[0] > sequence:
                 value, chain = chain[1], chain[2]
         return value
@@ -130,8 +149,8 @@ class Memtable:
             if not keys:
                 return
             position = keys[-1]
-            values: list[Found] = [self._newest[key] for key in keys]
-            if self._older:
+            values: list[Found] = [self.newest[key] for key in keys]
+            if self.older:
                 values = [self.get(key, sequence) for key in keys]
             chunk = _without_absent(keys, values)
             if chunk[0]:
@@ -141,36 +160,41 @@ class Memtable:
         """Drop what only readers before `oldest` would need. O(1) amortized per entry."""
         trail = self._trail
         while trail and trail[0][0] <= oldest:
-            until, key = trail.popleft()
-            chain = self._older.get(key)
-            # A newer link keeps its tail until its own turn; nobody follows it that far.
-            if chain is not None and chain[0] == until:
-                del self._older[key]
+            _, key = trail.popleft()
+            until = self.older[key][0]
+            if until <= oldest:
+                del self.older[key]
+            else:
+                # It was changed again since. The tail of its chain is followed by nobody.
+                trail.append((until, key))
 
     def check(self) -> None:
         """Assert every invariant. O(n log n); for tests."""
         with self._lock:
-            assert list(self._ordered(b"", None, reverse=False)) == sorted(self._newest)
-        assert self._older.keys() <= self._newest.keys()
-        assert {key for _, key in self._trail} == self._older.keys()
+            assert list(self._ordered(b"", None, reverse=False)) == sorted(self.newest)
+        assert self.older.keys() <= self.newest.keys()
+        assert sorted(key for _, key in self._trail) == sorted(self.older)
 
-    def _put(self, sequence: int, entries: Changes, *, remember: bool) -> None:
-        if remember:
+    def _put(self, sequence: int, entries: Changes, readers: Sequence[int]) -> None:
+        if readers:
             for key in entries:
-                replaced = self._newest.get(key, ABSENT)
-                self._older[key] = (sequence, replaced, self._older.get(key))
-                self._trail.append((sequence, key))
+                chain = self.older.get(key)
+                if chain is None:
+                    self._trail.append((sequence, key))
+                else:
+                    chain = _without_unread(chain, readers)
+                self.older[key] = (sequence, self.newest.get(key, ABSENT), chain)
         # In this order: a reader that finds the new value finds the chain too.
-        self._newest.update(entries)
+        self.newest.update(entries)
 
     def _ordered(
         self, start: bytes, stop: bytes | None, *, reverse: bool, after: bool = False
     ) -> Iterator[bytes]:
-        unordered = len(self._newest) - len(self._order)
+        unordered = len(self.newest) - len(self._order)
         if unordered:
             try:
                 # A dict keeps first-insertion order, so the newest keys are its last ones.
-                self._order.update(list(islice(reversed(self._newest), unordered)))
+                self._order.update(list(islice(reversed(self.newest), unordered)))
             except BaseException:
                 # An interrupted update leaves a sorted list that is none.
                 self._order = SortedList()
@@ -179,6 +203,17 @@ class Memtable:
             start, stop, inclusive=(not after, False), reverse=reverse
         )
         return found
+
+
+def _without_unread(link: Link, readers: Sequence[int]) -> Link | None:
+    """Drop the first link of a chain if it serves nobody."""
+    until, _, rest = link
+    since = 0 if rest is None else rest[0]
+    reader = readers[bisect_left(readers, since) :][:1]
+    if until > readers[-1] or (reader and reader[0] < until):
+        return link
+    # Whoever is before `since` goes on by this link, which is as good as the next for it.
+    return None if rest is None else (until, rest[1], rest[2])
 
 
 def _without_absent(keys: list[bytes], values: list[Found]) -> Chunk:

@@ -1,152 +1,90 @@
-"""Many ordered sources as one: layers from the newest to the oldest.
+"""Many ordered sources as one.
 
-A layer is a memtable or a table. For any key the first layer that knows it decides: an entry
-gives its value, a tombstone or a covering range tombstone says "deleted". A layer's ranges
-hide only the layers below it.
+A source is a memtable as of one commit, a table, or a run of tables. For any key the first
+source that knows it decides; a source's range tombstones hide only what comes after it.
 
 Merging works on chunks, not on entries: each round takes, from every source, the entries up
 to the nearest end of a chunk. Where one source alone has entries there, its chunk passes
 through untouched, which is the common case; where several do, a dict resolves them, oldest
-first, and one sort puts them in order, at C speed.
+first, and one sort puts them in order, at C speed. The longer the chunks, the less Python a
+key; so where sources meet, their chunks are gathered, the more of them the longer it goes on.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-from zlib import crc32
+from typing import TYPE_CHECKING, Final, Protocol
 
-from blobkv._engine.memtable import ABSENT
 from blobkv._engine.ranges import Ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from blobkv._engine.format import Range
-    from blobkv._engine.memtable import Chunk, Memtable
-    from blobkv._engine.table import Table
+    from blobkv._engine.memtable import Chunk
+
+_GATHERED_MAX: Final = 1024
 
 
-class Reader(Protocol):
-    """One consistent state of the whole key space."""
-
-    def get(self, key: bytes) -> bytes | None:
-        """Return the key's value, or None."""
-
-    def items(
-        self, start: bytes, stop: bytes | None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the pairs in [start, stop) in key order."""
-
-    def count(self, start: bytes, stop: bytes | None) -> int:
-        """Return how many pairs `items` would yield."""
-
-
-class Layers(NamedTuple):
-    """What a store consists of at one moment; replaced as a whole, never changed."""
-
-    active: Memtable
-    frozen: tuple[Memtable, ...]
-    tables: tuple[Table, ...]
+class Source(Protocol):
+    """Entries in key order."""
 
     @property
-    def memtables(self) -> tuple[Memtable, ...]:
-        """All memtables, the newest first."""
-        return (self.active, *self.frozen)
-
-
-class State:
-    """The layers as of one sequence: a `Reader` that no later commit changes.
-
-    Cost: O(memtables) to make; holds its memtables and tables for as long as it lives.
-    """
-
-    def __init__(self, layers: Layers, sequence: int) -> None:
-        self.sequence = sequence
-        self._memtables = [
-            (memtable, memtable.ranges(sequence)) for memtable in layers.memtables if memtable
-        ]
-        self._tables = layers.tables
-
-    def get(self, key: bytes) -> bytes | None:
-        """Return the key's value, or None. Cost: one probe a layer until one knows."""
-        sequence = self.sequence
-        for memtable, ranges in self._memtables:
-            found = memtable.get(key, sequence)
-            if found is not ABSENT:
-                return found
-            if ranges and ranges.covers(key):
-                return None
-        if not self._tables:
-            return None
-        crc = crc32(key)
-        for table in self._tables:
-            found = table.get(key, crc)
-            if found is not ABSENT:
-                return found
-            if table.ranges and table.ranges.covers(key):
-                return None
-        return None
-
-    def items(
-        self, start: bytes, stop: bytes | None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the pairs in [start, stop) in key order, descending when `reverse`.
-
-        Cost: O(log n) to start for each layer, then little more than one dict lookup and a
-        tuple a pair where one layer owns the keys.
-        """
-        for keys, values in self.chunks(start, stop, reverse=reverse):
-            if None in values:
-                for key, value in zip(keys, values, strict=True):
-                    if value is not None:
-                        yield key, value
-            else:
-                yield from zip(keys, values, strict=True)
-
-    def count(self, start: bytes, stop: bytes | None) -> int:
-        """Return how many keys are in [start, stop). Cost: O(n), without a pair made."""
-        chunks = self.chunks(start, stop)
-        return sum(len(keys) - values.count(None) for keys, values in chunks)
+    def ranges(self) -> Ranges:
+        """What its range tombstones cover in the sources after it."""
 
     def chunks(
-        self, start: bytes, stop: bytes | None, *, reverse: bool = False
+        self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
     ) -> Iterator[Chunk]:
-        """Yield the newest entry of every key in [start, stop), tombstones included."""
-        hidden = Ranges()
-        sources: list[Iterator[Chunk]] = []
-        for memtable, ranges in self._memtables:
-            pieces = _pieces(hidden, start, stop, reverse=reverse)
-            sources.append(_memtable_chunks(memtable, self.sequence, pieces, reverse=reverse))
-            hidden = _joined(hidden, ranges)
-        sources += table_chunks(self._tables, start, stop, hidden, reverse=reverse)
-        return merge(sources, reverse=reverse)
+        """Yield the entries in [start, stop) in key order, without `skip` bytes of each key."""
 
 
-def table_chunks(
-    tables: Sequence[Table],
+def merged(
+    sources: Sequence[Source],
     start: bytes,
     stop: bytes | None,
-    hidden: Ranges,
     *,
+    skip: int = 0,
     reverse: bool = False,
-) -> list[Iterator[Chunk]]:
-    """Return the chunks of each table, the newest first, without what is hidden above it."""
-    sources: list[Iterator[Chunk]] = []
-    for table in tables:
-        pieces = _pieces(hidden, start, stop, reverse=reverse)
-        sources.append(_table_chunks(table, pieces, reverse=reverse))
-        hidden = _joined(hidden, table.ranges)
-    return sources
+) -> Iterator[Chunk]:
+    """Yield the first entry of every key in [start, stop), tombstones included.
 
+    Args:
+        sources: The newest first.
+        start: The smallest key.
+        stop: The first key past the range; None for no bound.
+        skip: How many bytes to leave out at the start of each key.
+        reverse: Whether to go from the last to the first.
 
-def merge(sources: Sequence[Iterator[Chunk]], *, reverse: bool = False) -> Iterator[Chunk]:
-    """Yield the entries of all sources in key order; for equal keys the first source wins."""
+    Cost: O(log n) to start for each source. A key costs next to nothing where one source
+    alone has some, a dict lookup and its share of a sort for each source where several do.
+    """
     if len(sources) == 1:
-        yield from sources[0]
-        return
+        return sources[0].chunks(start, stop, skip=skip, reverse=reverse)
+    hidden = Ranges()
+    visible: list[Iterator[Chunk]] = []
+    for source in sources:
+        visible.append(_visible(source, hidden.gaps(start, stop), reverse=reverse))
+        hidden = hidden.union(source.ranges)
+    chunks = _merge(visible, reverse=reverse)
+    return _skipping(chunks, skip) if skip else chunks
+
+
+def _visible(source: Source, pieces: Sequence[Range], *, reverse: bool) -> Iterator[Chunk]:
+    for start, stop in reversed(pieces) if reverse else pieces:
+        yield from source.chunks(start, stop, reverse=reverse)
+
+
+def _skipping(chunks: Iterator[Chunk], skip: int) -> Iterator[Chunk]:
+    for keys, values in chunks:
+        yield [key[skip:] for key in keys], values
+
+
+def _merge(sources: Sequence[Iterator[Chunk]], *, reverse: bool) -> Iterator[Chunk]:
     # Newest first, each with the rest of its current chunk.
     heads = [(chunk, source) for source in sources if (chunk := next(source, None)) is not None]
+    if len(heads) > 1:
+        heads = [(chunk, _gathered(source)) for chunk, source in heads]
     while heads:
         if len(heads) == 1:
             yield heads[0][0]
@@ -168,16 +106,20 @@ def merge(sources: Sequence[Iterator[Chunk]], *, reverse: bool = False) -> Itera
         yield parts[0] if len(parts) == 1 else _resolved(parts, reverse=reverse)
 
 
-def _memtable_chunks(
-    memtable: Memtable, sequence: int, pieces: Sequence[Range], *, reverse: bool
-) -> Iterator[Chunk]:
-    for start, stop in pieces:
-        yield from memtable.chunks(start, stop, sequence, reverse=reverse)
-
-
-def _table_chunks(table: Table, pieces: Sequence[Range], *, reverse: bool) -> Iterator[Chunk]:
-    for start, stop in pieces:
-        yield from table.chunks(start, stop, reverse=reverse)
+def _gathered(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield the same entries in longer chunks, each twice as long as the one before."""
+    wanted = 0
+    keys: list[bytes] = []
+    values: list[bytes | None] = []
+    for more_keys, more_values in chunks:
+        keys += more_keys
+        values += more_values
+        if len(keys) >= wanted:
+            yield keys, values
+            wanted = min(2 * len(keys), _GATHERED_MAX)
+            keys, values = [], []
+    if keys:
+        yield keys, values
 
 
 def _count_until(keys: Sequence[bytes], end: bytes, *, reverse: bool) -> int:
@@ -196,18 +138,3 @@ def _resolved(parts: Sequence[Chunk], *, reverse: bool) -> Chunk:
         newest.update(zip(keys, values, strict=True))
     ordered = sorted(newest, reverse=reverse)
     return ordered, [newest[key] for key in ordered]
-
-
-def _pieces(hidden: Ranges, start: bytes, stop: bytes | None, *, reverse: bool) -> list[Range]:
-    if not hidden:
-        return [(start, stop)]
-    gaps = hidden.gaps(start, stop)
-    return gaps[::-1] if reverse else gaps
-
-
-def _joined(a: Ranges, b: Ranges) -> Ranges:
-    if not b:
-        return a
-    if not a:
-        return b
-    return Ranges([*a, *b])

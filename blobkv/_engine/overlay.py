@@ -18,11 +18,13 @@ from sortedcontainers import SortedList
 
 from blobkv._engine.memtable import ABSENT
 from blobkv._engine.ranges import Ranges
+from blobkv._engine.state import LASTING
+from blobkv.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blobkv._engine.merge import Reader
+    from blobkv._engine.state import Owner, Pair, Reader
 
 # Up to here one tombstone a key is cheaper to read past than a range tombstone.
 _POINT_DELETES_MAX: Final = 64
@@ -83,13 +85,29 @@ class Overlay:
             self.put(key, value)
 
     def items(
-        self, start: bytes, stop: bytes | None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
+        self,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        owner: Owner = LASTING,
+        skip: int = 0,
+        reverse: bool = False,
+    ) -> Iterator[Pair]:
         """Yield the pairs in [start, stop) in key order, changes made meanwhile included.
+
+        Args: as of `Reader.items`.
 
         Cost: that of the base, and O(log n) for each own key.
         """
-        base = self._base.items(start, stop, reverse=reverse)
+        for key, value in self._pairs(start, stop, owner, reverse=reverse):
+            yield key[skip:], value
+            if owner.ended:
+                raise ClosedError("the transaction has ended; open another view or update")
+
+    def _pairs(
+        self, start: bytes, stop: bytes | None, owner: Owner, *, reverse: bool
+    ) -> Iterator[Pair]:
+        base = self._base.items(start, stop, owner=owner, reverse=reverse)
         below = next(base, None)
         own: Iterator[bytes] = iter(())
         mine: bytes | None = None

@@ -57,6 +57,12 @@ class Ranges:
         both.add(start, stop)
         return both
 
+    def union(self, others: Ranges) -> Ranges:
+        """Return what either covers. O(1) where one of them is empty."""
+        if not others:
+            return self
+        return Ranges([*self, *others]) if self else others
+
     def covers(self, key: bytes) -> bool:
         """Return whether some range holds `key`. O(log ranges)."""
         i = bisect_right(self._starts, key) - 1
@@ -67,6 +73,8 @@ class Ranges:
 
     def gaps(self, start: bytes, stop: bytes | None) -> list[Range]:
         """Return what of [start, stop) no range covers, in order. O(ranges)."""
+        if not self:
+            return [(start, stop)]
         found: list[Range] = []
         for covered_start, covered_stop in self:
             if stop is not None and covered_start >= stop:

@@ -178,7 +178,7 @@ def replay(memtable: Memtable, frames: Iterable[Frame]) -> None:
     """Apply frames in order. For a memtable that nobody reads yet."""
     for frame in frames:
         entries = dict(zip(frame.keys, frame.values, strict=True))
-        memtable.apply(frame.sequence, entries, frame.ranges, remember=False)
+        memtable.apply(frame.sequence, entries, frame.ranges)
 
 
 def _read(

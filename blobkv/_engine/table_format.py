@@ -18,22 +18,10 @@ CRC-32, and nothing in it depends on a clock or on chance: equal entries make eq
                              bounds[2i + 2]; the top bit of bounds[2i + 1] marks a tombstone
          -     -  key, value, key, value, ...
 
-    hash index: u64[slots + PROBE_MAX + 1], open addressing without wrapping round. A slot is
-    empty (zero) or the place of one entry:
-
-        bits 48 .. 63  tag     low 16 bits of crc32(key)
-        bits 36 .. 47  index   the entry's number in its block
-        bits  0 .. 35  offset  where its block starts in the file
-
-    The home of a key is crc32(key) * slots >> 32; it is in the first slot free from there,
-    at most PROBE_MAX, 128, further. Keys made to collide would need more: then a table has no
-    hash index (slots = 0) and is searched by its block index.
-
-    block index: u64[count + 1] block offsets (the last: where blocks end), u64[count + 2]
-    key bounds from the end of this array, then the first key of each block and the last key
-
     ranges: zero bytes, or a block whose keys are starts and whose values are stops of range
     tombstones, disjoint and ascending; a tombstone there means no bound
+
+The hash index is specified in `hash_index.py`, the block index in `block_index.py`.
 
     footer (128 bytes)
     offset  size  field         meaning
@@ -44,13 +32,13 @@ CRC-32, and nothing in it depends on a clock or on chance: equal entries make eq
         16     8  entries       tombstones included
         24     8  tombstones
         32     8  blocks
-        40     8  slots         see the hash index
+        40     8  homes         see the hash index
         48     8  hash_offset   where each part starts
         56     8  index_offset
         64     8  ranges_offset
         72     8  size          bytes in the file
-        80     4  hash_crc      of each part
-        84     4  index_crc
+        80     4  hash_crc      of the checksums of the hash index's pages
+        84     4  index_crc     of the block index
         88     4  blocks_crc    of the crcs of all blocks, 4 bytes each, in order
         92    32  zero
        124     4  crc           of the 124 bytes before
@@ -59,18 +47,19 @@ Invariants:
 
 * A block is valid only as a whole: no entry of one whose checksum fails is served.
 * Keys ascend strictly, within a block and from block to block.
-* Every block but the last has at least 4096 bytes or 4095 entries.
+* Every block but the last has at least 4096 bytes or 4095 entries, so at most one block
+  starts in any 4096 bytes of the file.
 * A key of the table is not covered by the table's own ranges unless it is newer: ranges
   hide what *older* tables hold, never an entry beside them.
 
-Source: the footer follows LevelDB's table format; the tagged slots follow Swiss tables.
+Source: the footer follows LevelDB's table format.
 """
 
 from __future__ import annotations
 
 import sys
 from array import array
-from itertools import pairwise
+from itertools import accumulate, chain
 from operator import sub
 from struct import Struct
 from struct import pack as pack_struct
@@ -94,13 +83,6 @@ _FOOTER: Final = Struct("<8sI4xQQQQQQQQIII32x")
 _FOOTER_MAGIC: Final = b"blobkv\x00F"
 FOOTER_SIZE: Final = _FOOTER.size + CRC.size
 
-TAG_SHIFT: Final = 48
-TAG_MASK: Final = 0xFFFF
-INDEX_SHIFT: Final = 36
-INDEX_MASK: Final = 0xFFF
-OFFSET_MASK: Final = (1 << INDEX_SHIFT) - 1
-PROBE_MAX: Final = 128
-
 _U32_MAX: Final = 2**32 - 1
 
 BLOCK_SIZE: Final = 4096
@@ -116,12 +98,10 @@ TOMBSTONE_BIT: Final = 1 << 31
 assert TABLE_HEADER_SIZE == 64
 assert FOOTER_SIZE == 128
 assert BLOCK_HEADER_SIZE == 12
-assert BLOCK_COUNT_MAX <= INDEX_MASK
-assert PROBE_MAX == 128
 
 # Blocks of entries of equal sizes share one layout, so its Struct is made once. Without
 # this, making it costs more than the unpacking (180 against 38 ns an entry).
-_LAYOUTS: Final[dict[bytes, tuple[Struct, tuple[int, ...]]]] = {}
+_LAYOUTS: Final[dict[tuple[int, bytes], tuple[Struct, tuple[int, ...]]]] = {}
 _LAYOUTS_MAX: Final = 512
 
 
@@ -131,7 +111,7 @@ class Footer(NamedTuple):
     entries: int
     tombstones: int
     blocks: int
-    slots: int
+    homes: int
     hash_offset: int
     index_offset: int
     ranges_offset: int
@@ -171,38 +151,49 @@ def decode_footer(data: bytes, offset: int, path: str) -> Footer:
     """
     raw = checked(data, FOOTER_SIZE, _FOOTER_MAGIC, path, offset, "table footer")
     footer = Footer(*_FOOTER.unpack(raw)[2:])
-    hash_size = 8 * (footer.slots + PROBE_MAX + 1) if footer.slots else 0
     starts = (TABLE_HEADER_SIZE, footer.hash_offset, footer.index_offset, footer.ranges_offset)
     if (
         footer.size != offset + FOOTER_SIZE
         or list(starts) != sorted(starts)
         or footer.ranges_offset > offset
-        or footer.index_offset - footer.hash_offset != hash_size
     ):
         raise CorruptionError(path, offset, f"table footer makes no sense: {footer}")
     return footer
 
 
-def encode_block(keys: Sequence[bytes], values: Sequence[bytes | None], offset: int) -> bytes:
-    """Return a block that will stand at `offset` of its file."""
-    count = len(keys)
-    at = BLOCK_HEADER_SIZE + 4 * (2 * count + 1)
-    bounds = []
-    parts: list[bytes] = []
-    for key, value in zip(keys, values, strict=True):
-        bounds.append(at)
-        at += len(key)
-        parts.append(key)
-        if value is None:
-            bounds.append(at | TOMBSTONE_BIT)
-        else:
-            bounds.append(at)
-            at += len(value)
-            parts.append(value)
-    bounds.append(at)
-    assert at < TOMBSTONE_BIT
+def block_bounds(keys: Sequence[bytes], values: Sequence[bytes | None]) -> list[int]:
+    """Return where each key, each value, and the end are in a block, without marks."""
+    first = BLOCK_HEADER_SIZE + 4 * (2 * len(keys) + 1)
+    value_sizes = [0 if value is None else len(value) for value in values]
+    sizes = chain.from_iterable(zip(map(len, keys), value_sizes, strict=True))
+    return list(accumulate(sizes, initial=first))
+
+
+def encode_block(
+    keys: Sequence[bytes],
+    values: Sequence[bytes | None],
+    offset: int,
+    bounds: Sequence[int] | None = None,
+) -> bytes:
+    """Return a block that will stand at `offset` of its file.
+
+    Args:
+        keys: In key order.
+        values: None for a tombstone.
+        offset: Where it will stand.
+        bounds: What `block_bounds` says of them, where that is known.
+    """
+    bounds = block_bounds(keys, values) if bounds is None else bounds
+    end = bounds[-1]
+    assert end < TOMBSTONE_BIT
+    if None in values:
+        bounds = list(bounds)
+        for i, value in enumerate(values):
+            if value is None:
+                bounds[2 * i + 1] |= TOMBSTONE_BIT
+    parts = chain.from_iterable(zip(keys, [value or b"" for value in values], strict=True))
     rest = b"".join(
-        (_BLOCK_TAIL.pack(at, count), pack_struct(f"<{2 * count + 1}I", *bounds), *parts)
+        (_BLOCK_TAIL.pack(end, len(keys)), pack_struct(f"<{len(bounds)}I", *bounds), *parts)
     )
     return CRC.pack(crc32(rest, offset & _U32_MAX)) + rest
 
@@ -233,19 +224,24 @@ def check_block(data: Mapped, offset: int, path: str) -> int:
 
 
 def decode_block(
-    data: Mapped | bytes, at: int
+    data: Mapped | bytes, at: int, skip: int = 0
 ) -> tuple[Sequence[bytes], Sequence[bytes | None]]:
     """Return keys and values of a verified block; a tombstone's value is None.
+
+    Args:
+        data: What holds the block.
+        at: Where it starts there.
+        skip: How many bytes to leave out at the start of each key; none is shorter.
 
     Cost: one dict lookup and one C call where the sizes of its entries were seen before.
     """
     count = CRC.unpack_from(data, at + 8)[0]
     bounds_at = at + BLOCK_HEADER_SIZE
     entries_at = bounds_at + 4 * (2 * count + 1)
-    raw = data[bounds_at:entries_at]
-    layout = _LAYOUTS.get(raw)
+    sizes = skip, data[bounds_at:entries_at]
+    layout = _LAYOUTS.get(sizes)
     if layout is None:
-        layout = _layout(raw, count)
+        layout = _layout(*sizes, count)
     struct, tombstones = layout
     fields = struct.unpack_from(data, entries_at)
     if not tombstones:
@@ -256,84 +252,48 @@ def decode_block(
     return fields[::2], values
 
 
+def find_entry(data: Mapped | bytes, at: int, start: int) -> tuple[int, int | None]:
+    """Return where the key at file offset `start` of the verified block at `at` ends.
+
+    Returns:
+        Where its value ends, too, or None for a tombstone.
+
+    Raises:
+        CorruptionError: No key starts there.
+
+    Cost: O(entries in the block), in C.
+    """
+    count = CRC.unpack_from(data, at + 8)[0]
+    bounds = unpack_struct_from(f"<{2 * count + 1}I", data, at + BLOCK_HEADER_SIZE)
+    middle, stop = bounds[(i := 2 * bounds[::2].index(start - at)) + 1 : i + 3]
+    if middle & TOMBSTONE_BIT:
+        return at + (middle ^ TOMBSTONE_BIT), None
+    return at + middle, at + stop
+
+
 def _bounds(block: bytes, count: int) -> tuple[int, ...]:
     return unpack_struct_from(f"<{2 * count + 1}I", block, BLOCK_HEADER_SIZE)
 
 
-def _layout(raw: bytes, count: int) -> tuple[Struct, tuple[int, ...]]:
+def _layout(skip: int, raw: bytes, count: int) -> tuple[Struct, tuple[int, ...]]:
     bounds = list(unpack_struct_from(f"<{2 * count + 1}I", raw))
     tombstones = tuple(i for i in range(count) if bounds[2 * i + 1] & TOMBSTONE_BIT)
     for i in tombstones:
         bounds[2 * i + 1] &= ~TOMBSTONE_BIT
-    sizes = tuple(map(sub, bounds[1:], bounds))
+    sizes = list(map(sub, bounds[1:], bounds))
+    sizes[::2] = [size - skip for size in sizes[::2]]
     if len(_LAYOUTS) >= _LAYOUTS_MAX:
         _LAYOUTS.clear()
-    layout = _LAYOUTS[raw] = (Struct("%ds" * (2 * count) % sizes), tombstones)
+    entry = f"{skip}x%ds%ds" if skip else "%ds%ds"
+    layout = _LAYOUTS[skip, raw] = (Struct(entry * count % tuple(sizes)), tombstones)
     return layout
 
 
-def encode_hash_index(hashes: array[int], places: array[int]) -> tuple[int, bytes]:
-    """Return the number of home slots and the slots themselves.
-
-    Args:
-        hashes: crc32 of each key.
-        places: Each entry's index and block offset, as in a slot without its tag.
-
-    Returns:
-        `(0, b"")` if some key would stand more than PROBE_MAX slots from its home.
-
-    Cost: O(entries), 8 bytes a slot, two slots an entry, so that a hit reads 1.5 slots and a
-    miss 2.5 on average.
-    """
-    slots = 2 * len(hashes)
-    if not slots:
-        return 0, b""
-    table = array("Q", bytes(8 * (slots + PROBE_MAX + 1)))
-    for crc, place in zip(hashes, places, strict=True):
-        home = at = crc * slots >> 32
-        while table[at]:
-            at += 1
-            if at - home > PROBE_MAX:
-                return 0, b""
-        table[at] = (crc & TAG_MASK) << TAG_SHIFT | place
-    return slots, little_endian(table)
-
-
-def encode_index(offsets: Sequence[int], keys: Sequence[bytes]) -> bytes:
-    """Return the block index: `offsets` has one more than the blocks, as has `keys`."""
-    assert len(offsets) == len(keys)
-    bounds = [0]
-    for key in keys:
-        bounds.append(bounds[-1] + len(key))
-    numbers = array("Q", [*offsets, *bounds])
-    return b"".join((little_endian(numbers), *keys))
-
-
-def decode_index(
-    data: bytes, blocks: int, path: str, offset: int
-) -> tuple[list[int], list[bytes]]:
-    """Return block offsets (one more than blocks) and keys (firsts, then the last).
-
-    Raises:
-        CorruptionError: The numbers point outside.
-    """
-    count = 2 * blocks + 3
-    if len(data) < 8 * count:
-        raise CorruptionError(path, offset, f"block index of {blocks} blocks is cut short")
-    numbers = unpack_struct_from(f"<{count}Q", data)
-    keys_at = 8 * count
-    bounds = numbers[blocks + 1 :]
-    if list(bounds) != sorted(bounds) or keys_at + bounds[-1] != len(data):
-        raise CorruptionError(path, offset, "block index points outside itself")
-    keys = [data[keys_at + start : keys_at + stop] for start, stop in pairwise(bounds)]
-    return list(numbers[: blocks + 1]), keys
-
-
-def numbers_in_place(raw: memoryview) -> memoryview | array[int]:
-    """Return the u64 numbers that `raw` holds, without a copy where the machine allows."""
+def numbers_in_place(raw: memoryview, typecode: str) -> memoryview | array[int]:
+    """Return the numbers that `raw` holds, without a copy where the machine allows."""
     if sys.byteorder == "little":
-        return raw.cast("Q")
-    numbers = array("Q", raw)
+        return raw.cast(typecode)  # type: ignore[call-overload,no-any-return]
+    numbers = array(typecode, raw.tobytes())
     numbers.byteswap()
     return numbers
 

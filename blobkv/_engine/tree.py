@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from blobkv._engine import compaction
 from blobkv._engine.log import Log, LogFile
 from blobkv._engine.memtable import Memtable
-from blobkv._engine.merge import Layers
+from blobkv._engine.state import Layers
 from blobkv._engine.table import Table
+from blobkv._engine.tables import Tables
 from blobkv.errors import ClosedError, PoisonedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blobkv._engine.fs import FileSystem
     from blobkv._engine.manifest import Manifest
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from blobkv._engine.ranges import Ranges
     from blobkv._engine.recovery import Recovered
     from blobkv._engine.table import TableFile
+    from blobkv._engine.views import Views
 
 
 class _Frozen(NamedTuple):
@@ -59,9 +61,14 @@ class Tree:
     """
 
     def __init__(
-        self, fs: FileSystem, directory: str, found: Recovered, state_lock: threading.Lock
+        self,
+        fs: FileSystem,
+        directory: str,
+        found: Recovered,
+        state_lock: threading.Lock,
+        views: Views,
     ) -> None:
-        self.layers = Layers(found.memtable, (), found.tables)
+        self.layers = Layers(found.memtable, (), Tables(found.tables))
         self.manifest = found.manifest
         self.flushes = 0
         self.compactions = 0
@@ -69,6 +76,7 @@ class Tree:
         self._fs = fs
         self._directory = directory
         self._state_lock = state_lock
+        self._views = views
         self._maintenance_lock = threading.Lock()
         self._manifest_lock = threading.Lock()
         self._next_number = found.manifest.next_number
@@ -122,7 +130,7 @@ class Tree:
         self.stop()
         with self._maintenance_lock, self._manifest_lock, self._state_lock:
             self._frozen.clear()
-            self.layers = Layers(Memtable(self._state_lock), (), ())
+            self.layers = Layers(Memtable(self._state_lock), (), Tables())
 
     def freeze(self, sequence: int) -> None:
         """Put a new memtable in place of the active one, which ends with commit `sequence`.
@@ -137,6 +145,7 @@ class Tree:
                 return
             self._frozen.append(_Frozen(active, sequence, last_log))
             self.layers = Layers(Memtable(self._state_lock), (active, *frozen), tables)
+            self._views.renew()
 
     def flush(self) -> None:
         """Write every frozen memtable as a table, the oldest first."""
@@ -188,7 +197,7 @@ class Tree:
         )
         self.flushes += 1
 
-    def _merge(self, tables: tuple[Table, ...], chosen: slice) -> None:
+    def _merge(self, tables: Tables, chosen: slice) -> None:
         merged = tables[chosen]
         file = self._write(
             compaction.merged_chunks(merged),
@@ -231,10 +240,13 @@ class Tree:
             if written is not None:
                 self._remove_unless_named(written.name)
             raise
+        # Before the lock: it reads.
+        current = Tables(tables)
         with self._state_lock:
             active, frozen, _ = self.layers
-            self.layers = Layers(active, frozen[: len(frozen) - flushed], tables)
+            self.layers = Layers(active, frozen[: len(frozen) - flushed], current)
             del self._frozen[:flushed]
+            self._views.renew()
         self._remove(before - after.names)
 
     def _opened(self, file: TableFile | None) -> tuple[Table, ...]:
@@ -290,5 +302,5 @@ class Tree:
                 self._fs.remove(f"{self._directory}/{name}")
 
 
-def _worth_merging(tables: tuple[Table, ...]) -> bool:
+def _worth_merging(tables: Sequence[Table]) -> bool:
     return len(tables) > 1 or any(table.footer.tombstones or table.ranges for table in tables)

@@ -21,6 +21,7 @@ from blobkv._engine import table_format as layout
 from blobkv._engine.log import LogReader
 from blobkv._engine.manifest import MANIFEST_NAME, Manifest
 from blobkv._engine.table import Table
+from blobkv._engine.tables import Tables
 from blobkv.errors import CorruptionError
 from blobkv.spelling import counted
 
@@ -147,6 +148,7 @@ def _verify_table(fs: FileSystem, directory: str, file: TableFile, report: Repor
 def _verify_blocks(table: Table, data: bytes, report: Report) -> None:
     footer, name = table.footer, table.file.name
     at = layout.TABLE_HEADER_SIZE
+    find = Tables([table]).get
     last: bytes | None = None
     entries = tombstones = blocks = blocks_crc = 0
     while at < footer.hash_offset:
@@ -155,8 +157,7 @@ def _verify_blocks(table: Table, data: bytes, report: Report) -> None:
         if not all(map(lt, keys, keys[1:])) or (last is not None and last >= keys[0]):
             raise CorruptionError(name, at, "keys are not in order")
         for key, value in zip(keys, values, strict=True):
-            found = table.get(key, crc32(key))
-            if found != value:
+            if find(key) != value:
                 raise CorruptionError(name, at, f"the hash index does not find key {key!r}")
         last = keys[-1]
         entries += len(keys)

@@ -1,55 +1,64 @@
-"""Which sequences are still being read, so that nothing a reader needs is forgotten.
+"""Which states are still being read, so that nothing a reader needs is forgotten.
 
-A view may end in the middle of anything, when the interpreter drops it, so ending takes no
-lock: it leaves a note, and the next call that holds the state lock reads the notes.
+All views of one commit share one state, made when the first of them asks for it. Whoever
+reads keeps a reference to it, and this module only weak ones: a view costs nothing to open
+or to end, needs no lock for either, and may end in the middle of anything, when the
+interpreter drops it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from blobkv._engine.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-class Reading(Protocol):
-    """Something that reads one state of the store."""
-
-    sequence: int
+    from blobkv._engine.state import Layers
 
 
 class Views:
-    """The open views, by age. Every method but `release` is called under the state lock."""
+    """The states that are read.
+
+    Attributes:
+        newest: What a new view reads, once made; None when there is something newer. Read
+            without a lock, changed under the state lock.
+    """
 
     def __init__(self) -> None:
-        # In the order of their sequences, since each new view reads the newest.
-        self._open: dict[Reading, None] = {}
-        self._ended: deque[Reading] = deque()
+        self.newest: State | None = None
+        # In the order of their sequences, since each new state is of the newest.
+        self._live: dict[ref[State], int] = {}
 
-    def add(self, view: Reading) -> None:
-        """Note that `view` is open. O(1)."""
-        self._drain()
-        self._open[view] = None
+    def state(self, layers: Layers, sequence: int) -> State:
+        """Return what a new view reads. Called under the state lock.
 
-    def release(self, view: Reading) -> None:
-        """Note that `view` has ended. Takes no lock; idempotent. O(1)."""
-        self._ended.append(view)
+        Cost: O(memtables) the first time, then O(1).
+        """
+        if self.newest is None:
+            state = State(layers, sequence)
+            # Called whenever and wherever the last reader lets go. It is no function of ours:
+            # there an interrupt would be lost, and so would be what it was to do.
+            self._live[ref(state, self._live.pop)] = sequence
+            # Last: from here on anybody may read it.
+            self.newest = state
+        return self.newest
 
-    def oldest(self) -> int | None:
-        """Return the sequence of the oldest open view, or None. O(1)."""
-        self._drain()
-        first = next(iter(self._open), None)
-        return None if first is None else first.sequence
+    def renew(self) -> None:
+        """Have the next view ask for its state. Called under the state lock."""
+        self.newest = None
 
-    def __len__(self) -> int:
-        self._drain()
-        return len(self._open)
+    def sequences(self) -> list[int]:
+        """Return the sequences that are read, ascending. O(states that are read).
 
-    def __iter__(self) -> Iterator[Reading]:
-        self._drain()
-        return iter(list(self._open))
+        What `newest` is kept for counts as read: call `renew` before, if it is not to.
+        """
+        return list(self._live.values())
 
-    def _drain(self) -> None:
-        while self._ended:
-            self._open.pop(self._ended.popleft(), None)
+    def close(self) -> None:
+        """Have every read of every open view raise `ClosedError`."""
+        self.newest = None
+        for reference in list(self._live):
+            state = reference()
+            if state is not None:
+                state.close()

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from blobkv._engine.fs import FileSystem, Lock
     from blobkv._engine.log import Log
     from blobkv._engine.manifest import Manifest
-    from blobkv._engine.merge import Layers
     from blobkv._engine.overlay import Overlay
     from blobkv._engine.recovery import Recovered
+    from blobkv._engine.state import Layers
     from blobkv._engine.views import Views
 
 # With this many memtables waiting for their flush, the writer flushes, too.
@@ -75,7 +75,7 @@ class Writer:
         state_lock: threading.Lock,
         lock: Lock,
     ) -> None:
-        self.tree = Tree(fs, directory, found, state_lock)
+        self.tree = Tree(fs, directory, found, state_lock, views)
         self.appended = self.visible = found.sequence
         # The last commit known to be durable; below `visible` after ones that need not be.
         self._durable = found.sequence
@@ -127,9 +127,14 @@ class Writer:
             end = log.append(sequence, changes.entries, ranges)
             with self._state_lock:
                 at_once = not durable and self.visible == self.appended
-                remember = not at_once or self._views.oldest() is not None
+                if at_once:
+                    self._views.renew()
+                readers = self._views.sequences()
+                if not at_once:
+                    # New views read it until this commit is durable.
+                    readers.append(self.visible)
                 active = self.tree.layers.active
-                active.apply(sequence, changes.entries, ranges, remember=remember)
+                active.apply(sequence, changes.entries, ranges, readers=readers)
                 self.appended = sequence
                 if at_once:
                     self.visible = sequence
@@ -270,11 +275,12 @@ class Writer:
     def _publish(self, sequence: int) -> None:
         with self._state_lock:
             self._durable = max(self._durable, sequence)
-            self.visible = max(self.visible, sequence)
-            self._forget()
+            if sequence > self.visible:
+                self.visible = sequence
+                self._views.renew()
+                self._forget()
 
     def _forget(self) -> None:
-        oldest = self._views.oldest()
-        oldest = self.visible if oldest is None else oldest
+        oldest = min(self._views.sequences(), default=self.visible)
         for memtable in self.tree.layers.memtables:
             memtable.forget(oldest)

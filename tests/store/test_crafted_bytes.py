@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +22,7 @@ import pytest
 import blobkv
 from blobkv._engine import format as frames
 from blobkv._engine import table_format as tables
+from blobkv._engine.hash_index import encode_hash_index, slot_count
 from blobkv._engine.manifest import MANIFEST_NAME, Manifest
 from blobkv.errors import CorruptionError
 from blobkv.testing import SimulatedDisk
@@ -96,14 +98,16 @@ def test_a_frame_of_a_sequence_that_no_store_reaches_is_none() -> None:
 Change = Callable[[bytearray, tables.Footer], tables.Footer]
 
 
-def hash_index(number: Callable[[int], int]) -> Change:
-    """Put other numbers in every slot."""
+def hash_index(tag: Callable[[int], int], place: int) -> Change:
+    """Put other tags, and one place, in every slot."""
 
     def change(data: bytearray, footer: tables.Footer) -> tables.Footer:
-        count = (footer.index_offset - footer.hash_offset) // 8
-        raw = pack(f"<{count}Q", *map(number, range(count)))
-        data[footer.hash_offset : footer.index_offset] = raw
-        return footer._replace(hash_crc=crc32(raw))
+        count = slot_count(footer.homes)
+        parts = [
+            *encode_hash_index(bytearray(map(tag, range(count))), array("Q", [place]) * count)
+        ]
+        data[footer.hash_offset : footer.index_offset] = b"".join(parts)
+        return footer._replace(hash_crc=crc32(parts[-1]))
 
     return change
 
@@ -157,8 +161,9 @@ def table_with(change: Change) -> SimulatedDisk:
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(hash_index(lambda _: 2**64 - 1), id="slots past the file"),
-        pytest.param(hash_index(lambda i: (i + 1) % 2**16 << 48 | 64), id="no slot empty"),
+        pytest.param(hash_index(lambda i: 1 + i % 255, 2**64 - 1), id="places past the file"),
+        pytest.param(hash_index(lambda i: 1 + i % 255, 64), id="no slot empty"),
+        pytest.param(hash_index(lambda i: 1 + i % 255, 2**54 | 90), id="places of no entry"),
         pytest.param(block_index(0, 2**60), id="block past the file"),
         pytest.param(block_index(1, 2**64 - 1), id="block far past the file"),
         pytest.param(first_block(8, 2**31 - 1), id="block of too many entries"),

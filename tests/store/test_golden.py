@@ -26,7 +26,8 @@ from blobkv._engine.fs import OSFileSystem
 from blobkv._engine.log import LogFile
 from blobkv._engine.manifest import Manifest
 from blobkv._engine.ranges import Ranges
-from blobkv._engine.table import Table, TableFile, TableWriter
+from blobkv._engine.table import Table, TableFile
+from blobkv._engine.table_writer import TableWriter
 from blobkv.errors import CorruptionError
 
 LOG_ID = 0x01020304
@@ -167,11 +168,11 @@ GOLDEN_TABLE_HEADER = (
 )
 GOLDEN_FOOTER = (
     "626c6f626b760046 0100000000000000 c800000000000000 0400000000000000 "
-    "0300000000000000 9001000000000000 d821000000000000 6032000000000000 "
-    "c832000000000000 6b33000000000000 dd4b1932f50066d4 59b0ebdb00000000 "
-    "0000000000000000 0000000000000000 0000000000000000 000000000e425cbf"
+    "0300000000000000 9001000000000000 d821000000000000 7534000000000000 "
+    "c434000000000000 6735000000000000 6b7fbd1f5c3d3e3d 59b0ebdb00000000 "
+    "0000000000000000 0000000000000000 0000000000000000 00000000cb56911d"
 )
-GOLDEN_TABLE_SHA256 = "4314f18134f6f359bb195242f64b517c9127d31e8b43d0fb778f10dd936db46e"
+GOLDEN_TABLE_SHA256 = "771c5907adca2de6f1dda4f4387d59e46837ed68f6965a4a562bd28ef3dc1854"
 GOLDEN_MANIFEST = (
     '{"format": 1, "store": "000102030405060708090a0b0c0d0e0f", "epoch": 7, '
     '"sequence": 41, "next": 12}\n'

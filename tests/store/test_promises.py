@@ -217,5 +217,5 @@ def test_old_versions_are_forgotten_when_their_last_view_ends(*, durable: bool) 
         with store.update(durable=durable) as txn:
             txn.put(b"last", b"")
         assert not memtable._trail
-        assert not memtable._older
+        assert not memtable.older
         memtable.check()

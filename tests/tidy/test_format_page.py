@@ -16,6 +16,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="ut
 SPECIFIED = [
     "blobkv._engine.format",
     "blobkv._engine.table_format",
+    "blobkv._engine.hash_index",
+    "blobkv._engine.block_index",
     "blobkv._engine.manifest",
     "blobkv.bucket",
     "blobkv.keys",

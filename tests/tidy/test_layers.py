@@ -19,13 +19,15 @@ ROOT = Path(__file__).parents[2]
 BLOBKV = (
     ("errors",),
     ("keys", "stats", "spelling"),
-    ("_engine", "_engine.fs", "_engine.format", "_engine.views"),
+    ("_engine", "_engine.fs", "_engine.format"),
     ("_engine.ranges", "_engine.table_format", "_engine.log"),
-    ("_engine.memtable", "_engine.table"),
-    ("_engine.merge", "_engine.manifest", "_engine.overlay"),
+    ("_engine.hash_index", "_engine.block_index"),
+    ("_engine.memtable", "_engine.table", "_engine.table_writer"),
+    ("_engine.merge", "_engine.manifest", "_engine.tables"),
+    ("_engine.state", "_engine.views", "_engine.overlay"),
     ("_engine.compaction", "_engine.verify", "_engine.recovery", "_engine.backup"),
     ("_engine.tree", "_engine.follower", "_engine.writer"),
-    ("cursor", "bucket", "transaction", "batch", "store", "opening"),
+    ("cursor", "spans", "scope", "bucket", "transaction", "batch", "store", "opening"),
     ("testing.nodes", "testing.volume", "testing.disk", "testing"),
     ("",),
     ("cli",),
@@ -63,7 +65,7 @@ BLOBMAP = (
 PUBLIC_BLOBKV = {"blobkv", "blobkv.errors", "blobkv.keys", "blobkv.testing"}
 OPERATING_SYSTEM = {"os", "fcntl", "mmap", "shutil", "tempfile"}
 # Who may know how bytes live. `testing` knows the shape of a file system only.
-ENGINE_USERS = {"bucket", "batch", "store", "opening", "", "testing", "testing.disk"}
+ENGINE_USERS = {"bucket", "batch", "scope", "store", "opening", "", "testing", "testing.disk"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:

@@ -1,0 +1,235 @@
+"""One state of the store: its layers as of one commit, which no later commit changes.
+
+A layer is a memtable or a run of tables. For any key the first layer that knows it decides:
+an entry gives its value, a tombstone or a covering range tombstone says "deleted". A layer's
+ranges hide only the layers below it.
+
+All who read the same commit share one state, which costs a view nothing to open; what it
+refers to is kept for as long as somebody refers to it.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from blobkv._engine.memtable import ABSENT
+from blobkv._engine.merge import merged
+from blobkv.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blobkv._engine.memtable import Chunk, Link, Memtable
+    from blobkv._engine.merge import Source
+    from blobkv._engine.ranges import Ranges
+    from blobkv._engine.tables import Tables
+
+    # Of a memtable: its newest values, what they replaced, and what its ranges cover.
+    _Lookup = tuple[dict[bytes, bytes | None], dict[bytes, Link], Ranges]
+
+Pair = tuple[bytes, bytes]
+
+
+class Owner(Protocol):
+    """Whoever reads a state, for a time."""
+
+    ended: bool
+
+
+class _Lasting:
+    ended = False
+
+
+LASTING: Final[Owner] = _Lasting()
+
+
+class Reader(Protocol):
+    """One consistent state of the whole key space."""
+
+    @property
+    def get(self) -> Callable[[bytes], bytes | None]:
+        """Returns the value of a key, or None."""
+
+    def items(
+        self,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        owner: Owner = LASTING,
+        skip: int = 0,
+        reverse: bool = False,
+    ) -> Iterator[Pair]:
+        """Yield the pairs in [start, stop) in key order.
+
+        Args:
+            start: The smallest key.
+            stop: The first key past the range; None for no bound.
+            owner: Once it has ended, the next pair is a `ClosedError`.
+            skip: How many bytes to leave out at the start of each key; all keys in the range
+                have them in common.
+            reverse: Whether to go from the last to the first.
+        """
+
+    def count(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many pairs `items` would yield."""
+
+
+class Layers(NamedTuple):
+    """What a store consists of at one moment; replaced as a whole, never changed."""
+
+    active: Memtable
+    frozen: tuple[Memtable, ...]
+    tables: Tables
+
+    @property
+    def memtables(self) -> tuple[Memtable, ...]:
+        """All memtables, the newest first."""
+        return (self.active, *self.frozen)
+
+
+class State:
+    """The layers as of one sequence: a `Reader` that no later commit changes.
+
+    Cost: O(memtables) to make; holds its memtables and tables for as long as it lives.
+
+    Attributes:
+        get: Returns the value of a key, or None. Cost: a dict lookup a memtable, then one
+            probe a run of tables, until one knows the key.
+        sequence: The commit.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_lookups",
+        "_reading",
+        "_sources",
+        "_tables",
+        "get",
+        "sequence",
+    )
+
+    def __init__(self, layers: Layers, sequence: int) -> None:
+        self.sequence = sequence
+        self._tables = layers.tables
+        memtables = [
+            _Memory(memtable, sequence, memtable.ranges(sequence))
+            for memtable in layers.memtables
+            if memtable
+        ]
+        self._sources: list[Source] = [*memtables, *layers.tables.runs]
+        # The chunks that are being read, to be cut off when their owner ends.
+        self._reading: dict[int, tuple[Owner, list[bytes]]] = {}
+        self._closed = False
+        self._lookups = [
+            (memtable.newest, memtable.older, ranges) for memtable, _, ranges in memtables
+        ]
+        self.get = layers.tables.get
+        if memtables:
+            self.get = _reader(self._lookups, sequence, layers.tables.get)
+
+    def items(
+        self,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        owner: Owner = LASTING,
+        skip: int = 0,
+        reverse: bool = False,
+    ) -> Iterator[Pair]:
+        """Yield the pairs in [start, stop) in key order, as of `Reader.items`.
+
+        Cost: O(log n) to start for each source, then a tuple a pair: where one source owns
+        the keys, no Python code runs for a pair.
+        """
+        chunks = self.chunks(start, stop, skip=skip, reverse=reverse)
+        return chain.from_iterable(self._zipped(chunks, owner))
+
+    def count(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many keys are in [start, stop). Cost: O(n), without a pair made."""
+        chunks = self.chunks(start, stop)
+        return sum(len(keys) - values.count(None) for keys, values in chunks)
+
+    def chunks(
+        self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
+    ) -> Iterator[Chunk]:
+        """Yield the entry of every key in [start, stop), tombstones included."""
+        if not self._sources:
+            return iter(())
+        return merged(self._sources, start, stop, skip=skip, reverse=reverse)
+
+    def cut(self, owner: Owner) -> None:
+        """End what the owner, who has ended, is reading: the next pair raises."""
+        if self._reading:
+            for reader, keys in list(self._reading.values()):
+                if reader is owner:
+                    keys.clear()
+
+    def close(self) -> None:
+        """Have every later read raise `ClosedError`."""
+        self._closed = True
+        self._lookups.clear()
+        self._tables.close()
+        for _, keys in list(self._reading.values()):
+            keys.clear()
+
+    def _zipped(self, chunks: Iterator[Chunk], owner: Owner) -> Iterator[Iterator[Pair]]:
+        # The pairs of a chunk are read at C speed, by whoever it may be; to stop that, the
+        # keys are taken away.
+        keys: list[bytes] = []
+        token = id(keys)
+        self._reading[token] = owner, keys
+        try:
+            while True:
+                if owner.ended or self._closed:
+                    raise ClosedError("the transaction has ended; open another view or update")
+                chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                keys[:], values = chunk
+                if None in values:
+                    there = [i for i, value in enumerate(values) if value is not None]
+                    keys[:] = [keys[i] for i in there]
+                    values = [values[i] for i in there]
+                yield zip(keys, values)  # type: ignore[arg-type]  # noqa: B905  # Maybe cut.
+        finally:
+            del self._reading[token]
+
+
+class _Memory(NamedTuple):
+    """A memtable as of one sequence: a source."""
+
+    memtable: Memtable
+    sequence: int
+    ranges: Ranges
+
+    def chunks(
+        self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
+    ) -> Iterator[Chunk]:
+        chunks = self.memtable.chunks(start, stop, self.sequence, reverse=reverse)
+        return (
+            (keys if not skip else [key[skip:] for key in keys], values)
+            for keys, values in chunks
+        )
+
+
+def _reader(
+    lookups: list[_Lookup], sequence: int, below: Callable[[bytes], bytes | None]
+) -> Callable[[bytes], bytes | None]:
+    # As in `tables.py`: one closure, since calls between layers cost more than the lookups.
+    def get(key: bytes) -> bytes | None:
+        for newest, older, ranges in lookups:
+            value = newest.get(key, ABSENT)
+            if older:
+                # Read after `newest`, see there.
+                link = older.get(key)
+                while link is not None and link[0] > sequence:
+                    value, link = link[1], link[2]
+            if value is not ABSENT:
+                return value
+            if ranges and ranges.covers(key):
+                return None
+        return below(key)
+
+    return get

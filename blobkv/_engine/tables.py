@@ -1,0 +1,217 @@
+"""The tables of a store, the newest first, and point reads over them: its hottest code.
+
+Tables stand in runs. Those of one run have no key in common, so that of each run one table
+at most can know a key; where they are merged a run counts as one source.
+
+Everything that a point read needs lies in the cells of one closure: attribute lookups and
+calls between layers were as dear as the reading itself. Of each run a hit costs a tag or two,
+a place, the key, and the value; a miss ends at the first empty tag.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple, overload
+from zlib import crc32
+
+from blobkv._engine.hash_index import (
+    KEY_LONG,
+    KEY_SHIFT,
+    OFFSET_MASK,
+    PAGE_SHIFT,
+    TAG_MASK,
+    VALUE_LONG,
+    VALUE_MASK,
+    VALUE_SHIFT,
+)
+from blobkv._engine.memtable import ABSENT
+from blobkv._engine.table import ALL_VERIFIED, Table
+from blobkv._engine.table import PAGE_SHIFT as FILE_PAGE_SHIFT
+from blobkv.errors import ClosedError, CorruptionError
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Callable, Iterable, Iterator
+
+    from blobkv._engine.fs import Mapped
+    from blobkv._engine.memtable import Chunk
+    from blobkv._engine.ranges import Ranges
+
+    _Probe = tuple[
+        int, memoryview, memoryview | array[int], bytearray, Mapped, bytearray, Table
+    ]
+    # Of a run: the first key of each table, and what a read of each needs.
+    _Source = tuple[list[bytes], list[_Probe]]
+
+
+class Run(NamedTuple):
+    """Tables without a key in common, in key order.
+
+    Attributes:
+        firsts: The first key of each; empty where there is one table only.
+        tables: The tables.
+    """
+
+    firsts: list[bytes]
+    tables: list[Table]
+
+    @property
+    def ranges(self) -> Ranges:
+        """What its range tombstones cover in older tables."""
+        # Of several none has any: a table with some stands alone.
+        return self.tables[0].ranges
+
+    def chunks(
+        self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
+    ) -> Iterator[Chunk]:
+        """Yield the entries in [start, stop), as `Table.chunks`."""
+        tables = self.tables
+        if self.firsts:
+            low = max(bisect_right(self.firsts, start) - 1, 0)
+            high = None if stop is None else bisect_left(self.firsts, stop)
+            tables = tables[low:high]
+        for table in reversed(tables) if reverse else tables:
+            yield from table.chunks(start, stop, skip=skip, reverse=reverse)
+
+
+class Tables(Sequence[Table]):
+    """The tables of a store at one moment; they do not change.
+
+    Args:
+        tables: The newest first.
+
+    Attributes:
+        runs: The tables again, neighbors without a key in common together, in key order.
+        get: Returns the value of a key, or None where no table has one.
+
+    Cost: O(tables); where there is more than one, two blocks read of each.
+    """
+
+    def __init__(self, tables: Iterable[Table] = ()) -> None:
+        self._tables = tuple(tables)
+        self.runs = _runs(self._tables)
+        self.get, self._close = _reader(self.runs)
+
+    @overload
+    def __getitem__(self, i: int) -> Table: ...
+    @overload
+    def __getitem__(self, i: slice) -> tuple[Table, ...]: ...
+    def __getitem__(self, i: int | slice) -> Table | tuple[Table, ...]:
+        return self._tables[i]
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def close(self) -> None:
+        """Have every later `get` raise `ClosedError`, also one that was taken before."""
+        self._close()
+
+
+def _runs(tables: Sequence[Table]) -> list[Run]:
+    if len(tables) < 2:
+        return [Run([], [table]) for table in tables]
+    found: list[list[tuple[bytes, bytes, Table]]] = []
+    for table in tables:
+        span = _span(table)
+        if span is None:
+            found += [(b"", b"", table)], []
+        elif found and _apart(span, found[-1]):
+            found[-1].append((*span, table))
+        else:
+            found.append([(*span, table)])
+    runs = [sorted(run, key=itemgetter(0)) for run in found if run]
+    return [
+        Run(
+            [first for first, _, _ in run] if len(run) > 1 else [], [table for *_, table in run]
+        )
+        for run in runs
+    ]
+
+
+def _apart(span: tuple[bytes, bytes], run: list[tuple[bytes, bytes, Table]]) -> bool:
+    # Not by `any`: an interrupt within a generator that it drops would be lost.
+    for first, last, _ in run:  # noqa: SIM110
+        if first <= span[1] and span[0] <= last:
+            return False
+    return True
+
+
+def _span(table: Table) -> tuple[bytes, bytes] | None:
+    # What a range tombstone hides may lie anywhere: such a table stands alone.
+    if table.ranges:
+        return None
+    try:
+        return table.bounds()
+    except CorruptionError:
+        # Whoever reads what is damaged is told; the rest of the store can be read.
+        return None
+
+
+def _reader(
+    runs: Sequence[Run],
+) -> tuple[Callable[[bytes], bytes | None], Callable[[], None]]:
+    sources: Iterable[_Source] = [(run.firsts, list(map(_probe, run.tables))) for run in runs]
+
+    def get(key: bytes) -> bytes | None:
+        crc = crc32(key)
+        tag = crc & TAG_MASK or 1
+        for firsts, probes in sources:
+            # Before the first table any will do: none holds the key.
+            probe = probes[bisect_right(firsts, key) - 1 if firsts else 0]
+            homes, tags, places, checked, data, verified, table = probe
+            try:
+                at = crc * homes >> 32
+                if not checked[at >> PAGE_SHIFT]:
+                    table.hash_index.check(at >> PAGE_SHIFT)
+                while mark := tags[at]:
+                    if mark == tag:
+                        place = places[at]
+                        start = place & OFFSET_MASK
+                        if verified[start >> FILE_PAGE_SHIFT] != ALL_VERIFIED:
+                            table.verify_page(start)
+                        size = len(key)
+                        end = start + size
+                        if data[start:end] == key:
+                            room = place >> VALUE_SHIFT & VALUE_MASK
+                            if room < VALUE_LONG and place >> KEY_SHIFT == size < KEY_LONG:
+                                return data[end : end + room]
+                            found = table.entry_at(key, start)
+                            if found is not ABSENT:
+                                return found
+                    at += 1
+            except IndexError:
+                # It has no hash index. Caught, since asking each time would cost.
+                found = table.get(key)
+                if found is not ABSENT:
+                    return found
+            if table.ranges and table.ranges.covers(key):
+                return None
+        return None
+
+    def close() -> None:
+        nonlocal sources
+        sources = _Closed()
+
+    return get, close
+
+
+def _probe(table: Table) -> _Probe:
+    index = table.hash_index
+    return (
+        index.homes,
+        index.tags,
+        index.places,
+        index.checked,
+        table.data,
+        table.verified,
+        table,
+    )
+
+
+class _Closed:
+    """What a closed store reads from."""
+
+    def __iter__(self) -> Iterator[_Source]:
+        raise ClosedError("the store was closed; open it again")
