@@ -15,11 +15,15 @@ from blobkv.keys import prefix_end
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blobkv.scope import Scope
+
 Pair = tuple[bytes, bytes]
 
 
 class Entries(Protocol):
     """What a cursor moves over: the keys of a transaction or of a bucket."""
+
+    _scope: Scope
 
     def _count(self, start: bytes, stop: bytes | None) -> int: ...
 
@@ -181,7 +185,8 @@ def bounds(
     Raises:
         UsageError: One of them is not bytes.
     """
-    prefix = as_bytes(prefix, "prefix")
+    if type(prefix) is not bytes:
+        prefix = as_bytes(prefix, "prefix")
     low = prefix if start is None else max(prefix, as_bytes(start, "start"))
     end = prefix_end(prefix)
     if stop is None:

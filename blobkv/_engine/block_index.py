@@ -5,8 +5,8 @@
     past every key before its block, and at or before its block's first key
 
 A separator is the shortest such start of the first key, so keys that differ early cost a few
-bytes a block. In memory is every 16th separator; the rest is read where it lies, so that an
-open table costs memory for 1 in some 400 of its keys at most.
+bytes a block. In memory is every 8th separator, one key in some 200, and of the groups of 8
+between them as many as were needed last, up to a limit; the others are read where they lie.
 
 Source: the separators follow LevelDB's index block.
 """
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from blobkv._engine.fs import Mapped
     from blobkv._engine.table_format import Footer
 
-_SAMPLE_SHIFT: Final = 4
+_GROUP_SHIFT: Final = 3
+_GROUPS_MAX: Final = 4096
 
 
 class BlockIndex:
@@ -47,7 +48,7 @@ class BlockIndex:
     Raises:
         CorruptionError: It is not what was written, or it points outside.
 
-    Cost: one pass over the block index, and a sixteenth of its separators in memory.
+    Cost: one pass over the block index, and an eighth of its separators in memory.
     """
 
     def __init__(self, data: Mapped, footer: Footer, name: str) -> None:
@@ -71,12 +72,13 @@ class BlockIndex:
             or self._keys_at + self._bounds[count] != end
         ):
             raise CorruptionError(name, at, "block index points outside the table")
-        self._sample = [self._separator(i) for i in range(0, count, 1 << _SAMPLE_SHIFT)]
+        self._sample = [self._separator(i) for i in range(0, count, 1 << _GROUP_SHIFT)]
+        self._groups: dict[int, list[bytes]] = {}
 
     def span(self, start: bytes, stop: bytes | None) -> tuple[int, int]:
         """Return the first block that may hold keys of [start, stop), and the one past them.
 
-        Cost: O(log blocks), the last four steps by reading the file.
+        Cost: O(log blocks), and a group of separators read if it is not in memory.
         """
         if not self.count:
             return 0, 0
@@ -87,10 +89,20 @@ class BlockIndex:
         """Return the number of the block that the byte at `offset` of the file is in."""
         return bisect_right(self.offsets, offset, 0, self.count) - 1
 
-    def _place(self, key: bytes, bisect: Callable[..., int]) -> int:
-        at = bisect(self._sample, key)
-        first, last = max(at - 1, 0) << _SAMPLE_SHIFT, min(at << _SAMPLE_SHIFT, self.count)
-        return bisect(range(last), key, first, last, key=self._separator)
+    def _place(self, key: bytes, bisect: Callable[[list[bytes], bytes], int]) -> int:
+        group = bisect(self._sample, key) - 1
+        if group < 0:
+            return 0
+        separators = self._groups.get(group) or self._read_group(group)
+        return (group << _GROUP_SHIFT) + bisect(separators, key)
+
+    def _read_group(self, group: int) -> list[bytes]:
+        first = group << _GROUP_SHIFT
+        last = min(first + (1 << _GROUP_SHIFT), self.count)
+        if len(self._groups) >= _GROUPS_MAX:
+            self._groups.clear()
+        separators = self._groups[group] = [self._separator(i) for i in range(first, last)]
+        return separators
 
     def _separator(self, i: int) -> bytes:
         bounds, at = self._bounds, self._keys_at

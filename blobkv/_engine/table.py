@@ -132,8 +132,8 @@ class Table:
         """
         count = self.block_index.count
         if self._bounds is None and count:
-            (first, *_), _ = self._block(0)
-            (*_, last), _ = self._block(count - 1)
+            (first, *_), _ = self._block(0, 0)
+            (*_, last), _ = self._block(count - 1, 0)
             self._bounds = first, last
         return self._bounds
 
@@ -155,20 +155,31 @@ class Table:
         Cost: O(log blocks) to start, then one C call a block where entry sizes repeat.
         """
         first, last = self.block_index.span(start, stop)
-        numbers = range(first, last)
-        for i in reversed(numbers) if reverse else numbers:
-            # Only the blocks at either end can reach outside the range.
-            if i in (first, last - 1):
-                keys, values = self._block(i)
-                low = bisect_left(keys, start)
-                high = len(keys) if stop is None else bisect_left(keys, stop)
-                keys, values = keys[low:high], values[low:high]
+        for i in range(last - 1, first - 1, -1) if reverse else range(first, last):
+            if first < i < last - 1:
+                keys, values = self._block(i, skip)
+            else:
+                # Only the blocks at either end can reach outside the range.
+                keys, values = self._part(i, start, stop)
                 if skip:
                     keys = [key[skip:] for key in keys]
-            else:
-                keys, values = self._block(i, skip)
             if keys:
                 yield (keys[::-1], values[::-1]) if reverse else (keys, values)
+
+    def count(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many entries are in [start, stop), tombstones included.
+
+        Raises:
+            CorruptionError: A block is not what was written.
+
+        Cost: one number read a block, and the blocks at the ends decoded.
+        """
+        first, last = self.block_index.span(start, stop)
+        # Only the blocks at either end can reach outside the range.
+        ends = [self._part(i, start, stop) for i in {first, last - 1} if first < last]
+        inner = map(self._verified_at, range(first + 1, last - 1))
+        counts = (layout.entry_count(self.data, offset) for offset in inner)
+        return sum(len(keys) for keys, _ in ends) + sum(counts)
 
     def get(self, key: bytes) -> Found:
         """Return the entry of `key`, or ABSENT, by the block index: no hash is needed.
@@ -192,9 +203,7 @@ class Table:
 
         Cost: O(log blocks + entries in the block).
         """
-        i = self.block_index.holding(start)
-        self._verify(i)
-        offset = self.block_index.offsets[i]
+        offset = self._verified_at(self.block_index.holding(start))
         try:
             middle, stop = layout.find_entry(self.data, offset, start)
         except ValueError as cause:
@@ -211,28 +220,32 @@ class Table:
             CorruptionError: One of them is not what was written.
         """
         page = start >> PAGE_SHIFT
-        self._verify(
-            self.block_index.holding(max(page << PAGE_SHIFT, layout.TABLE_HEADER_SIZE))
-        )
-        end = min((page + 1) << PAGE_SHIFT, self.footer.hash_offset)
-        self._verify(self.block_index.holding(end - 1))
+        first = max(page << PAGE_SHIFT, layout.TABLE_HEADER_SIZE)
+        last = min((page + 1) << PAGE_SHIFT, self.footer.hash_offset) - 1
+        for offset in (first, last):
+            self._verified_at(self.block_index.holding(offset))
         self.verified[page] = ALL_VERIFIED
 
-    def _block(self, i: int, skip: int = 0) -> Chunk:
+    def _part(self, i: int, start: bytes, stop: bytes | None) -> Chunk:
+        keys, values = self._block(i, 0)
+        low = bisect_left(keys, start)
+        high = len(keys) if stop is None else bisect_left(keys, stop, low)
+        return keys[low:high], values[low:high]
+
+    def _block(self, i: int, skip: int) -> Chunk:
+        return layout.decode_block(self.data, self._verified_at(i), skip)
+
+    def _verified_at(self, i: int) -> int:
+        """Return where block `i` is, verified."""
         offset = self.block_index.offsets[i]
         if not self.verified[offset >> PAGE_SHIFT]:
-            self._verify(i)
-        return layout.decode_block(self.data, offset, skip)
-
-    def _verify(self, i: int) -> None:
-        offset, end = self.block_index.offsets[i : i + 2]
-        page = offset >> PAGE_SHIFT
-        if not self.verified[page]:
             size = layout.check_block(self.data, offset, self.name)
+            end = self.block_index.offsets[i + 1]
             if offset + size != end:
                 reason = f"block of {size} bytes, the block index says {end - offset}"
                 raise CorruptionError(self.name, offset, reason)
-            self.verified[page] = STARTS_VERIFIED
+            self.verified[offset >> PAGE_SHIFT] = STARTS_VERIFIED
+        return offset
 
     def _read_ranges(self, footer_at: int) -> Ranges:
         offset = self.footer.ranges_offset

@@ -252,6 +252,11 @@ def decode_block(
     return fields[::2], values
 
 
+def entry_count(data: Mapped | bytes, at: int) -> int:
+    """Return how many entries the verified block at `at` has."""
+    return int(CRC.unpack_from(data, at + 8)[0])
+
+
 def find_entry(data: Mapped | bytes, at: int, start: int) -> tuple[int, int | None]:
     """Return where the key at file offset `start` of the verified block at `at` ends.
 

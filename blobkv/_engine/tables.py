@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, overload
 from zlib import crc32
 
 from blobkv._engine.hash_index import (
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
     _Source = tuple[list[bytes], list[_Probe]]
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Run:
     """Tables without a key in common, in key order.
 
     Attributes:
@@ -63,17 +66,33 @@ class Run(NamedTuple):
         # Of several none has any: a table with some stands alone.
         return self.tables[0].ranges
 
+    @property
+    def tombstones(self) -> int:
+        """How many of its entries are tombstones."""
+        return sum(table.footer.tombstones for table in self.tables)
+
     def chunks(
         self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
     ) -> Iterator[Chunk]:
         """Yield the entries in [start, stop), as `Table.chunks`."""
-        tables = self.tables
-        if self.firsts:
-            low = max(bisect_right(self.firsts, start) - 1, 0)
-            high = None if stop is None else bisect_left(self.firsts, stop)
-            tables = tables[low:high]
-        for table in reversed(tables) if reverse else tables:
-            yield from table.chunks(start, stop, skip=skip, reverse=reverse)
+        if not self.firsts:
+            return self.tables[0].chunks(start, stop, skip=skip, reverse=reverse)
+        tables = self._within(start, stop)
+        return chain.from_iterable(
+            table.chunks(start, stop, skip=skip, reverse=reverse)
+            for table in (reversed(tables) if reverse else tables)
+        )
+
+    def count(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many entries are in [start, stop), as `Table.count`."""
+        return sum(table.count(start, stop) for table in self._within(start, stop))
+
+    def _within(self, start: bytes, stop: bytes | None) -> list[Table]:
+        if not self.firsts:
+            return self.tables
+        first = max(bisect_right(self.firsts, start) - 1, 0)
+        last = len(self.firsts) if stop is None else bisect_left(self.firsts, stop)
+        return self.tables[first:last]
 
 
 class Tables(Sequence[Table]):
