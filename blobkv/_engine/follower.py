@@ -91,9 +91,12 @@ class Follower:
             entries = dict(zip(frame.keys, frame.values, strict=True))
             with self._lock:
                 readers = self._views.sequences()
+                oldest = min(readers, default=frame.sequence)
+                if readers:
+                    readers.append(frame.sequence)
                 memtable.apply(frame.sequence, entries, frame.ranges, readers=readers)
                 self.visible = frame.sequence
-                memtable.forget(min(readers, default=frame.sequence))
+                memtable.forget(oldest)
 
     def _read(self) -> None:
         recovery.check_present(self._fs, self._directory)

@@ -97,8 +97,8 @@ class Memtable:
             sequence: Its number.
             entries: What it changes.
             ranges: What it deletes before.
-            readers: The earlier sequences that are read or may yet be, ascending: they do
-                not see it. What comes after the last of them may be read, too.
+            readers: The sequences that are read, ascending, and last the first that a new
+                reader may read from now on; nothing, if no earlier one is read or may be.
 
         Cost: O(entries), and O(keys in the range) for a range tombstone.
         """

@@ -130,9 +130,9 @@ class Writer:
                 if at_once:
                     self._views.renew()
                 readers = self._views.sequences()
-                if not at_once:
-                    # New views read it until this commit is durable.
-                    readers.append(self.visible)
+                if readers or not at_once:
+                    # And what new views read until this commit is visible, or then.
+                    readers.append(sequence if at_once else self.visible)
                 active = self.tree.layers.active
                 active.apply(sequence, changes.entries, ranges, readers=readers)
                 self.appended = sequence
