@@ -32,6 +32,8 @@ Source: tags apart from what they stand for follow Swiss tables.
 from __future__ import annotations
 
 from array import array
+from itertools import accumulate
+from operator import add
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -136,22 +138,27 @@ def page_slots(page: int) -> tuple[int, int]:
     return page << PAGE_SHIFT, (page + 1 << PAGE_SHIFT) + PROBE_MAX + 1
 
 
-def places_of(bounds: Sequence[int], values: Sequence[bytes | None], offset: int) -> list[int]:
+def places_of(
+    key_sizes: Sequence[int],
+    value_sizes: Sequence[int],
+    values: Sequence[bytes | None],
+    at: int,
+) -> list[int]:
     """Return the place of each entry of a block.
 
     Args:
-        bounds: Where its keys and values are in the block, as of `block_bounds`.
-        values: Its values.
-        offset: Where the block is in the file.
+        key_sizes: Those of its keys, in bytes.
+        value_sizes: Those of its values.
+        values: The values; None for a tombstone.
+        at: Where its first key is in the file.
     """
-    starts, ends = bounds[::2], bounds[1::2]
-    # Not by `min`, which costs as much as all the rest, for each entry of every table.
-    places = [
-        (end - start if end - start < KEY_LONG else KEY_LONG) << KEY_SHIFT  # noqa: FURB136
-        | (stop - end if stop - end < VALUE_LONG else VALUE_LONG) << VALUE_SHIFT  # noqa: FURB136
-        | start + offset
-        for start, end, stop in zip(starts, ends, starts[1:], strict=False)
-    ]
+    starts = accumulate(map(add, key_sizes, value_sizes), initial=at)
+    if max(key_sizes) > KEY_LONG:
+        key_sizes = [min(size, KEY_LONG) for size in key_sizes]
+    if max(value_sizes) > VALUE_LONG:
+        value_sizes = [min(size, VALUE_LONG) for size in value_sizes]
+    sizes = zip(starts, key_sizes, value_sizes, strict=False)
+    places = [key << KEY_SHIFT | value << VALUE_SHIFT | start for start, key, value in sizes]
     if None in values:
         for i, value in enumerate(values):
             if value is None:

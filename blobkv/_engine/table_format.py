@@ -47,8 +47,8 @@ Invariants:
 
 * A block is valid only as a whole: no entry of one whose checksum fails is served.
 * Keys ascend strictly, within a block and from block to block.
-* Every block but the last has at least 4096 bytes or 4095 entries, so at most one block
-  starts in any 4096 bytes of the file.
+* Every block but the last has at least 4096 bytes of keys and values or 4095 entries, so at
+  most one block starts in any 4096 bytes of the file.
 * A key of the table is not covered by the table's own ranges unless it is newer: ranges
   hide what *older* tables hold, never an entry beside them.
 
@@ -71,7 +71,7 @@ from blobkv._engine.format import CRC, FORMAT_VERSION, checked
 from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from blobkv._engine.fs import Mapped
 
@@ -161,41 +161,45 @@ def decode_footer(data: bytes, offset: int, path: str) -> Footer:
     return footer
 
 
-def block_bounds(keys: Sequence[bytes], values: Sequence[bytes | None]) -> list[int]:
+def block_bounds(key_sizes: Iterable[int], value_sizes: Iterable[int]) -> list[int]:
     """Return where each key, each value, and the end are in a block, without marks."""
-    first = BLOCK_HEADER_SIZE + 4 * (2 * len(keys) + 1)
-    value_sizes = [0 if value is None else len(value) for value in values]
-    sizes = chain.from_iterable(zip(map(len, keys), value_sizes, strict=True))
-    return list(accumulate(sizes, initial=first))
+    sizes = list(chain.from_iterable(zip(key_sizes, value_sizes, strict=True)))
+    return list(accumulate(sizes, initial=BLOCK_HEADER_SIZE + 4 * (len(sizes) + 1)))
 
 
 def encode_block(
-    keys: Sequence[bytes],
-    values: Sequence[bytes | None],
-    offset: int,
-    bounds: Sequence[int] | None = None,
+    keys: Sequence[bytes], values: Sequence[bytes | None], bounds: list[int], offset: int
 ) -> bytes:
-    """Return a block that will stand at `offset` of its file.
+    """Return a block.
 
     Args:
         keys: In key order.
         values: None for a tombstone.
-        offset: Where it will stand.
-        bounds: What `block_bounds` says of them, where that is known.
+        bounds: What `block_bounds` says of them.
+        offset: Where it will stand in its file.
     """
-    bounds = block_bounds(keys, values) if bounds is None else bounds
     end = bounds[-1]
     assert end < TOMBSTONE_BIT
     if None in values:
-        bounds = list(bounds)
+        bounds = bounds.copy()
         for i, value in enumerate(values):
             if value is None:
                 bounds[2 * i + 1] |= TOMBSTONE_BIT
-    parts = chain.from_iterable(zip(keys, [value or b"" for value in values], strict=True))
-    rest = b"".join(
-        (_BLOCK_TAIL.pack(end, len(keys)), pack_struct(f"<{len(bounds)}I", *bounds), *parts)
-    )
+    entries = chain.from_iterable(zip(keys, _filled(values), strict=True))
+    marks = pack_struct(f"<{len(bounds)}I", *bounds)
+    rest = b"".join((_BLOCK_TAIL.pack(end, len(keys)), marks, *entries))
     return CRC.pack(crc32(rest, offset & _U32_MAX)) + rest
+
+
+def sizes_of(parts: Sequence[bytes | None]) -> list[int]:
+    """Return the size of each key or value, 0 for a tombstone's."""
+    return list(map(len, _filled(parts)))
+
+
+def _filled(parts: Sequence[bytes | None]) -> Sequence[bytes]:
+    if None in parts:
+        return [part or b"" for part in parts]
+    return parts  # type: ignore[return-value]  # mypy cannot see that it has no None.
 
 
 def check_block(data: Mapped, offset: int, path: str) -> int:

@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_left
 from hashlib import sha256
 from itertools import accumulate
+from operator import add
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -66,27 +67,25 @@ class TableWriter:
 
     def add(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
         """Append entries; every key is past the one before."""
-        if self._keys:
-            keys, values = [*self._keys, *keys], [*self._values, *values]
-        # The bounds, and the bytes themselves.
-        sizes = [
-            8 + len(key) + len(value or b"") for key, value in zip(keys, values, strict=True)
-        ]
-        ends = list(accumulate(sizes))
+        keys, values = [*self._keys, *keys], [*self._values, *values]
+        key_sizes, value_sizes = layout.sizes_of(keys), layout.sizes_of(values)
+        ends = list(accumulate(map(add, key_sizes, value_sizes)))
         first = 0
         while first < len(ends):
             size = layout.BLOCK_SIZE + (ends[first - 1] if first else 0)
             last = min(bisect_left(ends, size) + 1, first + layout.BLOCK_COUNT_MAX)
             if last > len(ends):
                 break
-            self._add_block(keys[first:last], values[first:last])
+            part = slice(first, last)
+            self._add_block(keys[part], values[part], key_sizes[part], value_sizes[part])
             first = last
-        self._keys, self._values = list(keys[first:]), list(values[first:])
+        self._keys, self._values = keys[first:], values[first:]
 
     def finish(self, ranges: Ranges) -> TableFile:
         """Write the rest, sync, and return what the manifest shall say of the table."""
         if self._keys:
-            self._add_block(self._keys, self._values)
+            sizes = layout.sizes_of(self._keys), layout.sizes_of(self._values)
+            self._add_block(self._keys, self._values, *sizes)
         hash_offset = self._offset
         tags, places = fill_slots(self._hashes, self._places)
         for part in encode_hash_index(tags, places):
@@ -99,7 +98,8 @@ class TableWriter:
         ranges_offset = self._offset
         if ranges:
             starts, stops = zip(*ranges, strict=True)
-            self._write(layout.encode_block(starts, stops, ranges_offset))
+            bounds = layout.block_bounds(layout.sizes_of(starts), layout.sizes_of(stops))
+            self._write(layout.encode_block(starts, stops, bounds, ranges_offset))
         footer = layout.Footer(
             entries=len(self._hashes),
             tombstones=self._tombstones,
@@ -120,14 +120,21 @@ class TableWriter:
         crc = layout.footer_crc(raw)
         return TableFile(self._number, footer.size, crc, self._digest.hexdigest())
 
-    def _add_block(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+    def _add_block(
+        self,
+        keys: list[bytes],
+        values: list[bytes | None],
+        key_sizes: list[int],
+        value_sizes: list[int],
+    ) -> None:
         offset = self._offset
         if offset > OFFSET_MASK - layout.TOMBSTONE_BIT:
             raise LimitError(f"a table of over {offset} bytes; nothing is lost by it")
-        bounds = layout.block_bounds(keys, values)
+        bounds = layout.block_bounds(key_sizes, value_sizes)
         self._hashes.extend(map(crc32, keys))
-        self._places.extend(places_of(bounds, values, offset))
-        block = layout.encode_block(keys, values, offset, bounds)
+        places = places_of(key_sizes, value_sizes, values, offset + bounds[0])
+        self._places.extend(places)
+        block = layout.encode_block(keys, values, bounds, offset)
         first = not self._offsets
         assert first or self._last < keys[0]
         self._separators.append(b"" if first else separator(self._last, keys[0]))
