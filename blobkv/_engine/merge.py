@@ -81,29 +81,41 @@ def _skipping(chunks: Iterator[Chunk], skip: int) -> Iterator[Chunk]:
 
 
 def _merge(sources: Sequence[Iterator[Chunk]], *, reverse: bool) -> Iterator[Chunk]:
-    # Newest first, each with the rest of its current chunk.
-    heads = [(chunk, source) for source in sources if (chunk := next(source, None)) is not None]
+    # Newest first, each with the rest of its chunk and the chunk that comes after it.
+    heads = [
+        (chunk, next(source, None), source)
+        for source in sources
+        if (chunk := next(source, None)) is not None
+    ]
     if len(heads) > 1:
-        heads = [(chunk, _gathered(source)) for chunk, source in heads]
-    while heads:
-        if len(heads) == 1:
-            yield heads[0][0]
-            yield from heads[0][1]
+        heads = [
+            (chunk, ahead, source if ahead is None else _gathered(source))
+            for chunk, ahead, source in heads
+        ]
+    while len(heads) > 1:
+        # What is in its last chunk bounds nothing, so that a short range takes one round.
+        ends = [keys[-1] for (keys, _), ahead, _ in heads if ahead is not None]
+        if not ends:
+            yield _resolved([chunk for chunk, _, _ in heads], reverse=reverse)
             return
-        ends = [keys[-1] for (keys, _), _ in heads]
         end = max(ends) if reverse else min(ends)
         parts: list[Chunk] = []
-        rest: list[tuple[Chunk, Iterator[Chunk]]] = []
-        for (keys, values), source in heads:
+        rest: list[tuple[Chunk, Chunk | None, Iterator[Chunk]]] = []
+        for (keys, values), ahead, source in heads:
             count = _count_until(keys, end, reverse=reverse)
             if count:
                 parts.append((keys[:count], values[:count]))
             if count < len(keys):
-                rest.append(((keys[count:], values[count:]), source))
-            elif (chunk := next(source, None)) is not None:
-                rest.append((chunk, source))
+                rest.append(((keys[count:], values[count:]), ahead, source))
+            elif ahead is not None:
+                rest.append((ahead, next(source, None), source))
         heads = rest
         yield parts[0] if len(parts) == 1 else _resolved(parts, reverse=reverse)
+    for chunk, ahead, source in heads:
+        yield chunk
+        if ahead is not None:
+            yield ahead
+            yield from source
 
 
 def _gathered(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
