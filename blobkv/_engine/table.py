@@ -101,6 +101,7 @@ class Table:
             raise CorruptionError(self.name, footer_at, reason)
         self.hash_index = HashIndex(data, self.footer, self.name)
         self.verified = bytearray((self.footer.hash_offset >> PAGE_SHIFT) + 1)
+        self._view = memoryview(data)
         self._block_index: BlockIndex | None = None
         self._bounds: tuple[bytes, bytes] | None = None
         self.ranges = self._read_ranges(footer_at)
@@ -233,13 +234,17 @@ class Table:
         return keys[low:high], values[low:high]
 
     def _block(self, i: int, skip: int) -> Chunk:
-        return layout.decode_block(self.data, self._verified_at(i), skip)
+        offset = self._verified_at(i)
+        try:
+            return layout.decode_block(self.data, offset, skip)
+        except ValueError as cause:
+            raise CorruptionError(self.name, offset, str(cause)) from cause
 
     def _verified_at(self, i: int) -> int:
         """Return where block `i` is, verified."""
         offset = self.block_index.offsets[i]
         if not self.verified[offset >> PAGE_SHIFT]:
-            size = layout.check_block(self.data, offset, self.name)
+            size = layout.check_block(self._view, offset, self.name)
             end = self.block_index.offsets[i + 1]
             if offset + size != end:
                 reason = f"block of {size} bytes, the block index says {end - offset}"
@@ -251,6 +256,6 @@ class Table:
         offset = self.footer.ranges_offset
         if offset == footer_at:
             return Ranges()
-        layout.check_block(self.data, offset, self.name)
+        layout.check_block(self._view, offset, self.name)
         starts, stops = layout.decode_block(self.data, offset)
         return Ranges(zip(starts, stops, strict=True))

@@ -62,6 +62,7 @@ from array import array
 from itertools import accumulate, chain
 from operator import sub
 from struct import Struct
+from struct import error as StructError  # noqa: N812  # It is a class.
 from struct import pack as pack_struct
 from struct import unpack_from as unpack_struct_from
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -101,7 +102,8 @@ assert BLOCK_HEADER_SIZE == 12
 
 # Blocks of entries of equal sizes share one layout, so its Struct is made once. Without
 # this, making it costs more than the unpacking (180 against 38 ns an entry).
-_LAYOUTS: Final[dict[tuple[int, bytes], tuple[Struct, tuple[int, ...]]]] = {}
+_Layout = tuple[Struct, tuple[int, ...], int]
+_LAYOUTS: Final[dict[tuple[int, bytes], _Layout]] = {}
 _LAYOUTS_MAX: Final = 512
 
 
@@ -202,28 +204,27 @@ def _filled(parts: Sequence[bytes | None]) -> Sequence[bytes]:
     return parts  # type: ignore[return-value]  # mypy cannot see that it has no None.
 
 
-def check_block(data: Mapped, offset: int, path: str) -> int:
+def check_block(data: memoryview, offset: int, path: str) -> int:
     """Verify the block at `offset` of a table, whose whole file is `data`.
 
     Returns:
         Its size in bytes.
 
     Raises:
-        CorruptionError: The checksum does not match, or what it covers makes no sense.
+        CorruptionError: The checksum does not match, or the file ends before the block.
+
+    Cost: one pass over the block, without a copy.
     """
-    header = data[offset : offset + BLOCK_HEADER_SIZE].ljust(BLOCK_HEADER_SIZE, b"\x00")
-    crc, size, count = _BLOCK.unpack(header)
-    block = data[offset : offset + size]
-    found = crc32(block[4:], offset & _U32_MAX)
+    try:
+        crc, size, count = _BLOCK.unpack_from(data, offset)
+    except StructError as cause:
+        raise CorruptionError(path, offset, "the file ends before this block") from cause
+    found = crc32(data[offset + CRC.size : offset + size], offset & _U32_MAX)
     if found != crc:
         reason = f"block checksum is {found:#010x}, expected {crc:#010x}"
         raise CorruptionError(path, offset, reason)
-    first = BLOCK_HEADER_SIZE + 4 * (2 * count + 1)
-    if len(block) != size or first > size:
+    if offset + size > len(data) or BLOCK_HEADER_SIZE + 4 * (2 * count + 1) > size:
         raise CorruptionError(path, offset, f"block of {size} bytes is cut short")
-    bounds = [bound & ~TOMBSTONE_BIT for bound in _bounds(block, count)]
-    if bounds[0] != first or bounds[-1] != size or bounds != sorted(bounds):
-        raise CorruptionError(path, offset, "block's bounds point outside it")
     return int(size)
 
 
@@ -237,16 +238,21 @@ def decode_block(
         at: Where it starts there.
         skip: How many bytes to leave out at the start of each key; none is shorter.
 
+    Raises:
+        ValueError: Its bounds point outside it.
+
     Cost: one dict lookup and one C call where the sizes of its entries were seen before.
     """
-    count = CRC.unpack_from(data, at + 8)[0]
+    size, count = _BLOCK_TAIL.unpack_from(data, at + 4)
     bounds_at = at + BLOCK_HEADER_SIZE
     entries_at = bounds_at + 4 * (2 * count + 1)
-    sizes = skip, data[bounds_at:entries_at]
-    layout = _LAYOUTS.get(sizes)
+    bounds = skip, data[bounds_at:entries_at]
+    layout = _LAYOUTS.get(bounds)
     if layout is None:
-        layout = _layout(*sizes, count)
-    struct, tombstones = layout
+        layout = _layout(*bounds, count)
+    struct, tombstones, end = layout
+    if end != size:
+        raise ValueError(f"block's entries end at {end}, it has {size} bytes")
     fields = struct.unpack_from(data, entries_at)
     if not tombstones:
         return fields[::2], fields[1::2]
@@ -280,21 +286,21 @@ def find_entry(data: Mapped | bytes, at: int, start: int) -> tuple[int, int | No
     return at + middle, at + stop
 
 
-def _bounds(block: bytes, count: int) -> tuple[int, ...]:
-    return unpack_struct_from(f"<{2 * count + 1}I", block, BLOCK_HEADER_SIZE)
-
-
-def _layout(skip: int, raw: bytes, count: int) -> tuple[Struct, tuple[int, ...]]:
+def _layout(skip: int, raw: bytes, count: int) -> _Layout:
     bounds = list(unpack_struct_from(f"<{2 * count + 1}I", raw))
+    first = BLOCK_HEADER_SIZE + len(raw)
     tombstones = tuple(i for i in range(count) if bounds[2 * i + 1] & TOMBSTONE_BIT)
     for i in tombstones:
         bounds[2 * i + 1] &= ~TOMBSTONE_BIT
     sizes = list(map(sub, bounds[1:], bounds))
+    if bounds[0] != first or min(sizes) < 0:
+        raise ValueError(f"block's bounds point outside it: {bounds}")
     sizes[::2] = [size - skip for size in sizes[::2]]
     if len(_LAYOUTS) >= _LAYOUTS_MAX:
         _LAYOUTS.clear()
     entry = f"{skip}x%ds%ds" if skip else "%ds%ds"
-    layout = _LAYOUTS[skip, raw] = (Struct(entry * count % tuple(sizes)), tombstones)
+    struct = Struct(entry * count % tuple(sizes))
+    layout = _LAYOUTS[skip, raw] = (struct, tombstones, bounds[-1])
     return layout
 
 

@@ -124,7 +124,7 @@ def _noting(report: Report, name: str) -> Iterator[None]:
         report.problems.append(Problem(error.path, error.offset, error.reason))
     except OSError as error:
         report.problems.append(Problem(name, 0, f"cannot be read: {error}"))
-    except (IndexError, StructError) as error:
+    except (IndexError, ValueError, StructError) as error:
         # Checksums are right, what they cover is not: bytes that no blobkv wrote.
         report.problems.append(Problem(name, 0, f"makes no sense: {error}"))
 
@@ -152,7 +152,7 @@ def _verify_blocks(table: Table, data: bytes, report: Report) -> None:
     last: bytes | None = None
     entries = tombstones = blocks = blocks_crc = 0
     while at < footer.hash_offset:
-        size = layout.check_block(data, at, name)
+        size = layout.check_block(memoryview(data), at, name)
         keys, values = layout.decode_block(data, at)
         if not all(map(lt, keys, keys[1:])) or (last is not None and last >= keys[0]):
             raise CorruptionError(name, at, "keys are not in order")

@@ -89,7 +89,7 @@ def test_block() -> None:
     raw = _block([b"", b"foo", b"x"], [b"empty", b"bar", None], 64)
 
     assert raw.hex(" ", -8) == GOLDEN_BLOCK
-    assert layout.check_block(bytes(64) + raw, 64, "t") == len(raw)
+    assert layout.check_block(memoryview(bytes(64) + raw), 64, "t") == len(raw)
     keys, values = layout.decode_block(raw, 0)
     assert (list(keys), list(values)) == ([b"", b"foo", b"x"], [b"empty", b"bar", None])
 
@@ -98,7 +98,7 @@ def test_a_block_elsewhere_is_corruption() -> None:
     raw = _block([b"k"], [b"v"], 64)
 
     with pytest.raises(CorruptionError, match=r"t\+0x80: block checksum"):
-        layout.check_block(bytes(128) + raw, 128, "t")
+        layout.check_block(memoryview(bytes(128) + raw), 128, "t")
 
 
 def test_table(tmp_path: Path) -> None:
