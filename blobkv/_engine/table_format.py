@@ -171,14 +171,17 @@ def block_bounds(key_sizes: Iterable[int], value_sizes: Iterable[int]) -> list[i
 
 def encode_block(
     keys: Sequence[bytes], values: Sequence[bytes | None], bounds: list[int], offset: int
-) -> bytes:
-    """Return a block.
+) -> tuple[bytes, bytes]:
+    """Return a block in two parts, to be written one after the other.
 
     Args:
         keys: In key order.
         values: None for a tombstone.
         bounds: What `block_bounds` says of them.
         offset: Where it will stand in its file.
+
+    Returns:
+        What comes before its keys and values, and those, which may be large.
     """
     end = bounds[-1]
     assert end < TOMBSTONE_BIT
@@ -188,9 +191,10 @@ def encode_block(
             if value is None:
                 bounds[2 * i + 1] |= TOMBSTONE_BIT
     entries = chain.from_iterable(zip(keys, _filled(values), strict=True))
-    marks = pack_struct(f"<{len(bounds)}I", *bounds)
-    rest = b"".join((_BLOCK_TAIL.pack(end, len(keys)), marks, *entries))
-    return CRC.pack(crc32(rest, offset & _U32_MAX)) + rest
+    body = b"".join(entries)
+    head = _BLOCK_TAIL.pack(end, len(keys)) + pack_struct(f"<{len(bounds)}I", *bounds)
+    crc = crc32(body, crc32(head, offset & _U32_MAX))
+    return CRC.pack(crc) + head, body
 
 
 def sizes_of(parts: Sequence[bytes | None]) -> list[int]:

@@ -99,7 +99,8 @@ class TableWriter:
         if ranges:
             starts, stops = zip(*ranges, strict=True)
             bounds = layout.block_bounds(layout.sizes_of(starts), layout.sizes_of(stops))
-            self._write(layout.encode_block(starts, stops, bounds, ranges_offset))
+            for part in layout.encode_block(starts, stops, bounds, ranges_offset):
+                self._write(part)
         footer = layout.Footer(
             entries=len(self._hashes),
             tombstones=self._tombstones,
@@ -134,25 +135,34 @@ class TableWriter:
         self._hashes.extend(map(crc32, keys))
         places = places_of(key_sizes, value_sizes, values, offset + bounds[0])
         self._places.extend(places)
-        block = layout.encode_block(keys, values, bounds, offset)
+        head, body = layout.encode_block(keys, values, bounds, offset)
         first = not self._offsets
         assert first or self._last < keys[0]
         self._separators.append(b"" if first else separator(self._last, keys[0]))
         self._offsets.append(offset)
         self._last = keys[-1]
         self._tombstones += values.count(None)
-        self._blocks_crc = crc32(block[:4], self._blocks_crc)
-        self._write(block)
+        self._blocks_crc = crc32(head[:4], self._blocks_crc)
+        self._write(head)
+        self._write(body)
 
     def _write(self, data: bytes) -> None:
+        self._offset += len(data)
+        if len(data) >= _WRITE_SIZE:
+            # A value of a gigabyte is not copied for the sake of the few bytes around it.
+            self._flush()
+            self._append(data)
+            return
         self._buffer.append(data)
         self._buffered += len(data)
-        self._offset += len(data)
         if self._buffered >= _WRITE_SIZE:
             self._flush()
 
     def _flush(self) -> None:
         data = b"".join(self._buffer)
         self._buffer, self._buffered = [], 0
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
         self._digest.update(data)
         self._file.append(data)

@@ -82,7 +82,7 @@ def test_zeroes_are_no_frame() -> None:
 
 def _block(keys: list[bytes], values: list[bytes | None], offset: int) -> bytes:
     bounds = layout.block_bounds(layout.sizes_of(keys), layout.sizes_of(values))
-    return layout.encode_block(keys, values, bounds, offset)
+    return b"".join(layout.encode_block(keys, values, bounds, offset))
 
 
 def test_block() -> None:
