@@ -61,7 +61,7 @@ class Store:
         self._write_lock = threading.Lock()
         self._state_lock = threading.Lock()
         self._views = Views()
-        self._batches = Batches(self._begin)
+        self._batches = Batches(self._begin, lambda: self._updating)
         self._closed: str | None = None
         self._released = False
         # The update that holds the write lock, and the thread that holds it.

@@ -3,9 +3,9 @@
     write lock ── append to the log ── apply to the memtable ── unlock
                      └─ wait until the log is synced past the frame ── publish
 
-Until it is published no view sees it, though the next update builds on it. Whoever comes
-first to the sync does it for all that has been appended; the others find it done. Commits
-are published in order, so what is visible is always a prefix of what was committed.
+Until it is published no view sees it, though the next update builds on it. One sync serves
+all that wait for one, see `shared_sync.py`. Commits are published in order, so what is
+visible is always a prefix of what was committed.
 
 When the log has grown to the size asked for, it is sealed and its memtable frozen; flushes
 and compactions run beside the commits, in a thread that is idle unless there is work.
@@ -15,22 +15,21 @@ Invariants:
 * `visible` <= `appended`; every commit up to `visible` is durable or asked not to be.
 * What is frozen is durable and visible.
 * A poisoned store writes nothing more; reads go on.
-
-Source: the leader who syncs for all follows LevelDB's writer queue and Pebble's commit
-pipeline, without their thread that only syncs.
 """
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from blobkv._engine.shared_sync import SharedSync
 from blobkv._engine.tree import Tree
 from blobkv.errors import LimitError
 
 if TYPE_CHECKING:
+    import threading
+
     from blobkv._engine.fs import FileSystem, Lock
     from blobkv._engine.log import Log
     from blobkv._engine.manifest import Manifest
@@ -88,7 +87,7 @@ class Writer:
         self._state_lock = state_lock
         # Held here, so that a store that is dropped keeps its claim while this still writes.
         self.lock = lock
-        self._sync_lock = threading.Lock()
+        self._shared_sync = SharedSync(self._sync_log)
         self._log: Log | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="blobkv")
         self._work: Future[None] | None = None
@@ -157,7 +156,7 @@ class Writer:
             PoisonedError: Another's sync failed, and with it this commit's.
         """
         if commit.sequence > self.visible:
-            self._sync_through(commit.log, commit.end)
+            self._shared_sync.through(commit.log, commit.end)
             self._publish(commit.sequence)
 
     def sync(self) -> None:
@@ -169,7 +168,7 @@ class Writer:
         self.tree.check_writable()
         appended, log = self.appended, self._log
         if log is not None:
-            self._sync_through(log, log.end)
+            self._shared_sync.through(log, log.end)
         self._publish(appended)
 
     def freeze(self) -> None:
@@ -260,17 +259,14 @@ class Writer:
         else:
             self.failure = None
 
-    def _sync_through(self, log: Log, end: int) -> None:
-        with self._sync_lock:
-            if log.synced >= end:
-                return
-            self.tree.check_writable()
-            try:
-                log.sync()
-            except OSError as error:
-                self.tree.poison(error)
-                raise
-            self.syncs += 1
+    def _sync_log(self, log: Log) -> None:
+        self.tree.check_writable()
+        try:
+            log.sync()
+        except OSError as error:
+            self.tree.poison(error)
+            raise
+        self.syncs += 1
 
     def _publish(self, sequence: int) -> None:
         with self._state_lock:

@@ -1,14 +1,14 @@
 """Whatever becomes of one caller of `batch`, each other one gets its own outcome, once.
 
-Method: a caller that waits is a call in the queue; here it is put there by hand, with no
-thread behind it, and the test's own call leads. Interrupts come at each place in turn where
+Method: a caller that waits is a call in the leader's round; here it is put there by hand, with
+no thread behind it, and the test's own call leads. Interrupts come at each place in turn where
 the interpreter takes one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
@@ -18,8 +18,8 @@ from support.interrupts import Interrupts
 
 import blobkv
 from blobkv import Store, Transaction
-from blobkv.batch import _Call
-from blobkv.errors import PoisonedError
+from blobkv.batch import _Call, _commit, _Round
+from blobkv.errors import InterruptedCommit, PoisonedError, UsageError
 from blobkv.testing import SimulatedDisk
 
 
@@ -29,11 +29,22 @@ def store() -> Iterator[Store]:
         yield store
 
 
-def waiting(store: Store, fn: Callable[[Transaction], object]) -> _Call[object]:
-    """Queue a call as a caller does that waits for the write lock."""
-    call = _Call(fn)
-    store._batches._waiting.append(call)
-    return call
+def joining(store: Store, *fns: Callable[[Transaction], object]) -> _Round:
+    """Have these calls join the round that the next caller opens; return it, to be filled."""
+    batches = store._batches
+    begin = batches._begin
+    joined = _Round(_Call(lambda _: None))
+
+    def begin_joined() -> object:
+        batches._begin = begin
+        opened = batches._joining
+        assert opened is not None
+        opened.calls += map(_Call, fns)
+        joined.__dict__ = opened.__dict__
+        return begin()
+
+    batches._begin = begin_joined
+    return joined
 
 
 def put(key: bytes) -> Callable[[Transaction], bytes]:
@@ -57,34 +68,53 @@ def test_what_a_function_raises_reaches_its_own_caller_only(
         txn.put(b"failed", b"")
         raise raised
 
-    failing, other = waiting(store, fail), waiting(store, put(b"other"))
+    joined = joining(store, fail, put(b"other"))
 
     assert store.batch(put(b"leader")) == b"leader"
-    assert other.outcome() == b"other"
+    _, failing, other = joined.calls
+    assert other.outcome(joined.error) == b"other"
     with pytest.raises(raised):
-        failing.outcome()
+        failing.outcome(joined.error)
     assert keys(store) == [b"leader", b"other"]
+
+
+def test_a_commit_that_fails_fails_every_caller() -> None:
+    disk = SimulatedDisk()
+    with blobkv.open("/db", fs=disk) as store:
+        store.batch(put(b"old"))
+        disk.fail(errno.ENOSPC, when=lambda operation, _: operation == "append")
+        joined = joining(store, put(b"other"))
+        with pytest.raises(OSError, match="ENOSPC"):
+            store.batch(put(b"leader"))
+
+        with pytest.raises(OSError, match="ENOSPC"):
+            joined.calls[1].outcome(joined.error)
+        assert keys(store) == [b"old"]
 
 
 def test_an_interrupt_of_the_leader_leaves_nobody_waiting_and_calls_nobody_twice() -> None:
     for place in count(1):
         store = blobkv.open("/db", fs=SimulatedDisk())
         calls: list[Transaction] = []
-        other = waiting(store, calls.append)
+        joined = joining(store, calls.append)
         interrupts = Interrupts(place)
         with suppress(KeyboardInterrupt), interrupts.watching():
             store.batch(put(b"leader"))
 
+        store._batches._begin = store._begin
         assert not store._write_lock.locked()
-        told, called = other.done.is_set(), len(calls)
-        try:
-            store.batch(put(b"next leader"))
-            assert other.done.is_set(), "somebody waits for ever"
-        except PoisonedError:
-            # Who still waits for the lock finds it out by itself.
-            assert told or other in store._batches._waiting
-        assert not told or len(calls) == called, "called after its caller was told"
-        assert len(calls) == 1 or other.error is not None or not other.done.is_set()
+        assert not store._batches._turn.locked()
+        assert store._batches._joining is None
+        if len(joined.calls) > 1:
+            assert not joined.ended.locked(), "somebody waits for ever"
+            other = joined.calls[1]
+            # Or else it has been called once, and its caller is told what became of it.
+            assert not (other.waiting and calls), "it will be called once more"
+            assert other.waiting or other.result or isinstance(joined.error, Exception)
+        told = len(calls)
+        with suppress(PoisonedError):
+            assert store.batch(put(b"next leader")) == b"next leader"
+        assert len(calls) == told <= 1
         with suppress(PoisonedError):
             store.close()
         if interrupts.met < place:
@@ -92,48 +122,90 @@ def test_an_interrupt_of_the_leader_leaves_nobody_waiting_and_calls_nobody_twice
     assert place > 50
 
 
-def while_it_waits(store: Store, happens: Callable[[], object]) -> None:
-    """Have that happen once, when the next caller waits for the write lock."""
-    begin = store._batches._begin
+class Ended:
+    """The end of a round, at which something happens to who comes to wait for it."""
 
-    def begin_late() -> object:
-        store._batches._begin = begin
-        happens()
-        return begin()
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self._happens = [happens]
 
-    store._batches._begin = begin_late
+    def __enter__(self) -> None:
+        while self._happens:
+            self._happens.pop()()
 
-
-def lead_in_a_thread(store: Store) -> None:
-    thread = threading.Thread(target=store.batch, args=(put(b"leader"),))
-    thread.start()
-    thread.join()
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
-def test_an_interrupted_caller_is_interrupted_though_a_leader_has_made_its_call(
-    store: Store,
-) -> None:
-    def interrupt() -> None:
-        lead_in_a_thread(store)
+def opened(store: Store, happens: Callable[[_Round], object]) -> _Round:
+    """Open a round as a leader does; that happens when another caller waits for its end."""
+
+    def leave() -> None:
+        store._batches._joining = None
+        happens(led)
+
+    led = _Round(_Call(put(b"leader")))
+    led.ended = Ended(leave)
+    store._batches._joining = led
+    return led
+
+
+def test_a_caller_interrupted_after_its_call_was_made_is_interrupted(store: Store) -> None:
+    def interrupt(led: _Round) -> None:
+        _commit(*store._begin(), led)
         raise KeyboardInterrupt
 
-    while_it_waits(store, interrupt)
-
+    opened(store, interrupt)
     with pytest.raises(KeyboardInterrupt):
         store.batch(put(b"mine"))
     assert keys(store) == [b"leader", b"mine"]
 
 
-def test_a_caller_whose_call_was_made_hands_the_lock_on_and_leads_nobody(store: Store) -> None:
-    late: list[_Call[object]] = []
+def test_a_caller_interrupted_before_its_call_was_made_never_has_it_made(store: Store) -> None:
+    def interrupt(_: _Round) -> None:
+        raise KeyboardInterrupt
 
-    def overtake() -> None:
-        lead_in_a_thread(store)
-        late.append(waiting(store, put(b"late")))
+    led = opened(store, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.batch(put(b"mine"))
+    _commit(*store._begin(), led)
+    assert keys(store) == [b"leader"]
 
-    while_it_waits(store, overtake)
 
+def test_a_caller_that_joined_too_late_leads_the_next_round(store: Store) -> None:
+    def lead_without_it(led: _Round) -> None:
+        mine = led.calls.pop()
+        _commit(*store._begin(), led)
+        led.calls.append(mine)
+
+    opened(store, lead_without_it)
     assert store.batch(put(b"mine")) == b"mine"
-    assert not late[0].done.is_set(), "its own caller leads it, and may be quicker"
-    assert store.batch(put(b"next")) == b"next"
-    assert late[0].outcome() == b"late"
+    assert keys(store) == [b"leader", b"mine"]
+    assert store.stats().commits == 2
+
+
+def test_a_caller_whose_leader_was_interrupted_before_it_began_leads(store: Store) -> None:
+    opened(store, lambda _: None)
+    assert store.batch(put(b"mine")) == b"mine"
+    assert keys(store) == [b"mine"]
+
+
+def test_a_caller_whose_leader_was_interrupted_within_its_call_is_told(store: Store) -> None:
+    def interrupt(txn: Transaction) -> None:
+        txn.put(b"lost", b"")
+        raise KeyboardInterrupt
+
+    def lead(led: _Round) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            _commit(*store._begin(), led)
+
+    opened(store, lead)
+    with pytest.raises(InterruptedCommit):
+        store.batch(interrupt)
+    assert keys(store) == []
+
+
+def test_who_has_an_update_open_is_refused_before_it_waits(store: Store) -> None:
+    led = opened(store, lambda _: pytest.fail("it would wait for itself"))
+    with store.update(), pytest.raises(UsageError, match="has an update open"):
+        store.batch(put(b"mine"))
+    assert len(led.calls) == 1

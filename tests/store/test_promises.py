@@ -146,7 +146,8 @@ def test_who_changes_nothing_waits_until_what_it_read_is_durable() -> None:
     writer = threading.Thread(target=put, args=(store, b"new"))
     writer.start()
     assert disk.syncing.wait(TIMEOUT_SECONDS)
-    store._source._sync_lock = Announced(store._source._sync_lock, disk.gate)
+    shared_sync = store._source._shared_sync
+    shared_sync._turn = Announced(shared_sync._turn, disk.gate)
     try:
         assert store.batch(read), "an update builds on the newest commit"
         look()

@@ -138,12 +138,15 @@ def test_batches_that_wait_share_one_commit() -> None:
     """While one commit syncs, whoever comes in the meantime waits for the next one together."""
     disk = SimulatedDisk()
     with blobkv.open("/db", fs=disk) as store:
-        waiting = store._batches._waiting
         come = threading.Event()
+
+        def waiting() -> int:
+            joining = store._batches._joining
+            return 0 if joining is None else len(joining.calls)
 
         def slow_sync(operation: str, _path: str) -> bool:
             # Strikes never; the first sync takes until five more callers wait.
-            while operation == "sync" and not come.is_set() and len(waiting) < 5:
+            while operation == "sync" and not come.is_set() and waiting() < 5:
                 come.wait(0.001)
             if operation == "sync":
                 come.set()

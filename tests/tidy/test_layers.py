@@ -26,7 +26,7 @@ BLOBKV = (
     ("_engine.merge", "_engine.manifest", "_engine.tables"),
     ("_engine.state", "_engine.views", "_engine.overlay"),
     ("_engine.compaction", "_engine.verify", "_engine.recovery", "_engine.backup"),
-    ("_engine.tree", "_engine.follower", "_engine.writer"),
+    ("_engine.shared_sync", "_engine.tree", "_engine.follower", "_engine.writer"),
     ("cursor", "spans", "scope", "bucket", "transaction", "batch", "store", "opening"),
     ("testing.nodes", "testing.volume", "testing.disk", "testing"),
     ("",),
