@@ -9,6 +9,9 @@ What every implementation promises:
 * A new file is created exclusively, with mode 0600, and no symlink is followed to it.
 * `WritableFile.append` writes all of its bytes or raises `OSError`; after an error the file
   may hold any part of them, and `truncate` cuts it back.
+* `FileEnd.grow` adds zeroes behind all that the file holds at that moment, whatever other
+  handles are doing: it never writes where `append` has written. Each handle is told of what
+  did not reach the disk, also when another was told before (Linux, from 4.13).
 * Bytes are durable only after `sync` returns; a name created, renamed, or removed is durable
   only after `sync_directory` of its directory returns.
 * `map` gives a buffer whose slices are `bytes`; it stays valid after `remove`.
@@ -43,6 +46,8 @@ _LOCK_POLL_SECONDS: Final = 0.02
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 # Without O_NONBLOCK, a FIFO planted in the directory would hold an open for ever.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+# The system finds the end and writes there in one step, which a write by position cannot.
+_END: Final = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 _LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -50,10 +55,23 @@ class WritableFile(Protocol):
     """A new file, written from its start to its end."""
 
     def append(self, data: bytes) -> None:
-        """Write all of `data` at the end."""
+        """Write all of `data` behind what was appended so far, over any room that is there."""
 
     def truncate(self, size: int) -> None:
-        """Cut the file to `size` bytes; the next append goes there."""
+        """Cut the file to `size` bytes, room included; the next append goes there."""
+
+    def sync(self) -> None:
+        """Make the bytes and the size durable."""
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+
+
+class FileEnd(Protocol):
+    """The end of a file that is being appended to, where room for what comes can be made."""
+
+    def grow(self, size: int) -> int:
+        """Write `size` zeroes behind the last byte of the file; return its size then."""
 
     def sync(self) -> None:
         """Make the bytes and the size durable."""
@@ -103,6 +121,9 @@ class FileSystem(Protocol):
 
     def open(self, path: str) -> ReadableFile:
         """Open a file for reading."""
+
+    def open_end(self, path: str) -> FileEnd:
+        """Open a file to make room behind its end."""
 
     def map(self, path: str) -> Mapped:
         """Return the whole file as a buffer, without reading it where that can be helped."""
@@ -155,10 +176,13 @@ class OSFileSystem:
     def create(self, path: str) -> WritableFile:
         fd = os.open(path, _CREATE, _FILE_MODE)
         os.fchmod(fd, _FILE_MODE)
-        return _OSWritableFile(fd)
+        return _OSWritableFile(fd, "r+")
 
     def open(self, path: str) -> ReadableFile:
-        return _OSReadableFile(_open_regular(path))
+        return _OSReadableFile(_open_regular(path), "r")
+
+    def open_end(self, path: str) -> FileEnd:
+        return _OSFileEnd(_open_regular(path, _END), "a")
 
     def map(self, path: str) -> Mapped:
         fd = _open_regular(path)
@@ -205,12 +229,23 @@ class OSFileSystem:
         return lock
 
 
-class _OSWritableFile:
-    """Writes by position. The `FileIO` is there to close, and to warn if nobody did."""
+class _OSFile:
+    """An open file. The `FileIO` is there to close, and to warn if nobody did."""
 
-    def __init__(self, fd: int) -> None:
-        self._file = FileIO(fd, "r+")
-        self._size = 0
+    def __init__(self, fd: int, mode: str) -> None:
+        self._file = FileIO(fd, mode)
+
+    def sync(self) -> None:
+        _sync(_number(self._file))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _OSWritableFile(_OSFile):
+    """Writes by position, so that room behind the end is written over."""
+
+    _size = 0
 
     def append(self, data: bytes) -> None:
         written = os.pwrite(_number(self._file), data, self._size)
@@ -222,17 +257,16 @@ class _OSWritableFile:
         os.ftruncate(_number(self._file), size)
         self._size = size
 
-    def sync(self) -> None:
-        _sync(_number(self._file))
 
-    def close(self) -> None:
-        self._file.close()
+class _OSFileEnd(_OSFile):
+    def grow(self, size: int) -> int:
+        zeroes = bytes(size)
+        while size:
+            size -= os.write(_number(self._file), zeroes[:size])
+        return os.lseek(_number(self._file), 0, os.SEEK_CUR)
 
 
-class _OSReadableFile:
-    def __init__(self, fd: int) -> None:
-        self._file = FileIO(fd)
-
+class _OSReadableFile(_OSFile):
     @property
     def size(self) -> int:
         return os.fstat(_number(self._file)).st_size
@@ -242,14 +276,11 @@ class _OSReadableFile:
 
     def sync(self) -> None:
         try:
-            _sync(_number(self._file))
+            super().sync()
         except OSError as error:
             # A medium that takes no writes has none to lose.
             if error.errno not in {errno.EROFS, errno.EINVAL}:
                 raise
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class _OSLock:
@@ -308,8 +339,8 @@ def _number(file: FileIO) -> int:
     return file.fileno()
 
 
-def _open_regular(path: str) -> int:
-    fd = os.open(path, _READ)
+def _open_regular(path: str, flags: int = _READ) -> int:
+    fd = os.open(path, flags)
     try:
         _check_regular(fd, path)
     except BaseException:

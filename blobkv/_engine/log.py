@@ -47,6 +47,8 @@ _MAGIC: Final = FRAME_MAGIC.to_bytes(2, "little")
 # for any log that blobkv wrote, and a bound on the time hostile bytes can cost.
 _SEARCH_FACTOR_MAX: Final = 64
 _READ_SIZE: Final = 1 << 20
+# A reader that follows finds a few frames, or none, and then zeroes up to the end of the room.
+_FIRST_READ_SIZE: Final = 4 << 10
 
 
 class LogFile(NamedTuple):
@@ -68,12 +70,14 @@ class Log:
         file: What the manifest says of it.
         end: Where the next frame goes, in bytes.
         synced: How far the file is known to be durable.
+        room_end: Up to where zeroes were written ahead, if that is past `end`.
     """
 
     def __init__(self, file: LogFile, handle: WritableFile) -> None:
         self.file = file
         self.end = LOG_HEADER_SIZE
         self.synced = LOG_HEADER_SIZE
+        self.room_end = LOG_HEADER_SIZE
         self._handle = handle
 
     @classmethod
@@ -119,6 +123,10 @@ class Log:
         assert self.synced == self.end
         self._append(sequence, {}, (), SEAL)
 
+    def trim(self) -> None:
+        """Cut off what room was made. The caller knows that nothing grows any more."""
+        self._handle.truncate(self.end)
+
     def close(self) -> None:
         """Release the file. Idempotent."""
         self._handle.close()
@@ -140,6 +148,7 @@ class Log:
     def _cut_back(self, cause: OSError) -> None:
         try:
             self._handle.truncate(self.end)
+            self.room_end = self.end
         except OSError:
             raise PoisonedError(
                 f"{self.file.name}: a write failed and could not be cut back; close the store "
@@ -210,15 +219,19 @@ class LogReader:
         Raises:
             CorruptionError: A valid frame has another sequence than the next.
 
-        Cost: memory for a megabyte, or for the largest frame.
+        Cost: memory for a megabyte, or for the largest frame; where nothing follows, one read
+        of a few kilobytes.
         """
-        window, base = b"", self._at
+        window, base = self._file.read(self._at, _FIRST_READ_SIZE), self._at
         while not self.sealed:
             frame = decode_frame(window, self._at - base, self._log_id)
             if frame is None:
-                wanted = frame_size(window, self._at - base) or _READ_SIZE
                 known = len(window) - (self._at - base)
-                window, base = self._file.read(self._at, max(wanted, _READ_SIZE)), self._at
+                claimed = frame_size(window, self._at - base)
+                if known >= (claimed or FRAME_SIZE):
+                    return
+                wanted = max(claimed or 0, _READ_SIZE)
+                window, base = self._file.read(self._at, wanted), self._at
                 if len(window) <= known:
                     return
                 continue

@@ -41,6 +41,7 @@ NO_TABLES: Final[dict[TableFile, Table]] = {}
 _READ_ATTEMPTS: Final = 100
 # A store that is opened, written, and closed over and over gathers a small log each time.
 _LOGS_MAX: Final = 8
+_READ_SIZE: Final = 1 << 20
 
 
 class Recovered(NamedTuple):
@@ -224,18 +225,24 @@ def _check_unnamed_logs(
         match = _DATA_NAME.fullmatch(name)
         if match is None or match[2] != "log" or int(match[1]) < manifest.next_number:
             continue
-        if name not in live and _size(fs, f"{directory}/{name}") > LOG_HEADER_SIZE:
+        if name not in live and _has_frames(fs, f"{directory}/{name}"):
             reason = f"older than {name}, which it does not name: put the newer manifest back"
             raise CorruptionError(MANIFEST_NAME, 0, reason)
 
 
-def _size(fs: FileSystem, path: str) -> int:
+def _has_frames(fs: FileSystem, path: str) -> bool:
+    """Return whether anything but room ahead follows the header."""
     try:
         file = fs.open(path)
     except (OSError, CorruptionError):
         # No file, whatever it is called: it holds no commits.
-        return 0
+        return False
     try:
-        return file.size
+        at = LOG_HEADER_SIZE
+        while piece := file.read(at, _READ_SIZE):
+            if any(piece):
+                return True
+            at += len(piece)
+        return False
     finally:
         file.close()

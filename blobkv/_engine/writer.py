@@ -23,6 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from blobkv._engine.room import Room
 from blobkv._engine.shared_sync import SharedSync
 from blobkv._engine.tree import Tree
 from blobkv.errors import LimitError
@@ -43,10 +44,11 @@ _FROZEN_MAX: Final = 2
 
 
 class Appended(NamedTuple):
-    """A commit that is in the log: its sequence, and where its frame ends."""
+    """A commit that is in the log: its sequence, and where its frame is."""
 
     sequence: int
     log: Log
+    start: int
     end: int
 
 
@@ -88,6 +90,7 @@ class Writer:
         # Held here, so that a store that is dropped keeps its claim while this still writes.
         self.lock = lock
         self._shared_sync = SharedSync(self._sync_log)
+        self._room = Room(fs, directory, memtable_size, self.tree.poison)
         self._log: Log | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="blobkv")
         self._work: Future[None] | None = None
@@ -146,7 +149,7 @@ class Writer:
             raise
         self.commits += 1
         self.log_written += end - start
-        return Appended(sequence, log, end)
+        return Appended(sequence, log, start, end)
 
     def settle(self, commit: Appended) -> None:
         """Wait until the commit is durable, then make it visible. Called without any lock.
@@ -158,6 +161,7 @@ class Writer:
         if commit.sequence > self.visible:
             self._shared_sync.through(commit.log, commit.end)
             self._publish(commit.sequence)
+            self._room.keep(commit.log, commit.end - commit.start)
 
     def sync(self) -> None:
         """Make every commit so far durable and visible. Called without any lock.
@@ -204,6 +208,7 @@ class Writer:
         """
         self.tree.stop()
         self._pool.shutdown(wait=True)
+        self._room.close()
         self.tree.close()
         if self._log is not None:
             try:
@@ -212,6 +217,7 @@ class Writer:
                 if not self.tree.poisoned:
                     self.sync()
                     self._log.seal(self.appended)
+                    self._log.trim()
                     self._log.sync()
             except BaseException as error:
                 self.tree.poison(error)

@@ -27,8 +27,9 @@ What is assumed of a disk, and so simulated:
 * Until then each change of a name may be kept or lost, later ones without earlier ones. A
   rename is atomic: its target names the old file or the new one, never neither.
 * A synced byte is never damaged by writing beside it ("powersafe overwrite").
-* After a failed sync the dirty bytes read well and are gone: a later sync succeeds without
-  making them durable, as on Linux.
+* After a failed sync the dirty bytes read well and are gone: each other handle of the file
+  that was open then fails its next sync, too; any later sync succeeds without making them
+  durable. So it is on Linux.
 
 Source: CrashClone of Pebble's strict in-memory file system; the sectors follow SQLite's
 crash tests.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from blobkv._engine.fs import Lock, ReadableFile, WritableFile
+    from blobkv._engine.fs import FileEnd, Lock, ReadableFile, WritableFile
     from blobkv.testing.volume import Operation
 
 __all__ = ["Keep", "SimulatedDisk"]
@@ -163,6 +163,12 @@ class SimulatedDisk:
             self._volume.attempt("open", path, reads=True)
             return _ReadableFile(self._volume, self._volume.file(path), path)
 
+    def open_end(self, path: str) -> FileEnd:
+        """Open a file to make room behind its end."""
+        with self._volume.lock:
+            self._volume.attempt("open", path, reads=True)
+            return _FileEnd(self._volume, self._volume.file(path), path)
+
     def map(self, path: str) -> bytes:
         """Return the whole file as bytes."""
         with self._volume.lock:
@@ -229,12 +235,13 @@ class SimulatedDisk:
 
 
 class _OpenFile:
-    """What both kinds of open file are: a node, until closed."""
+    """What every kind of open file is: a node, until closed."""
 
     def __init__(self, volume: Volume, node: FileNode, path: str) -> None:
         self._volume = volume
         self._node: FileNode | None = node
         self._path = path
+        self._losses_known = node.loss_count
 
     def close(self) -> None:
         self._node = None
@@ -245,7 +252,9 @@ class _OpenFile:
             node = self._open_node()
             if fault is not None:
                 node.lose()
-                fail(fault.code, self._path)
+            if node.loss_count > self._losses_known:
+                self._losses_known = node.loss_count
+                fail(errno.EIO if fault is None else fault.code, self._path)
             if not self._volume.lie:
                 node.sync()
 
@@ -254,27 +263,46 @@ class _OpenFile:
             fail(errno.EBADF, self._path)
         return self._node
 
-
-class _WritableFile(_OpenFile):
-    def append(self, data: bytes) -> None:
+    def _write(self, operation: Operation, start: int | None, data: bytes) -> int:
+        """Write at `start`, or at the end of the file; return where the data ends."""
         with self._volume.lock:
-            fault = self._volume.begin("append", self._path)
+            fault = self._volume.begin(operation, self._path)
             node = self._open_node()
+            size = len(node.live)
+            start = size if start is None else start
             if fault is not None:
-                node.append(data[: fault.kept_size])
+                node.write(start, data[: fault.kept_size])
                 fail(fault.code, self._path)
             capacity = self._volume.capacity
             if capacity is not None:
-                fits = max(0, capacity - self._volume.used_size())
+                # What the file holds already has its place.
+                fits = size - start + max(0, capacity - self._volume.used_size())
                 if fits < len(data):
-                    node.append(data[:fits])
+                    node.write(start, data[:fits])
                     fail(errno.ENOSPC, self._path)
-            node.append(data)
+            node.write(start, data)
+            return start + len(data)
+
+
+class _WritableFile(_OpenFile):
+    _size = 0
+
+    def append(self, data: bytes) -> None:
+        self._size = self._write("append", self._size, data)
 
     def truncate(self, size: int) -> None:
         with self._volume.lock:
             self._volume.attempt("truncate", self._path)
             self._open_node().truncate(size)
+            self._size = size
+
+    def sync(self) -> None:
+        self._sync()
+
+
+class _FileEnd(_OpenFile):
+    def grow(self, size: int) -> int:
+        return self._write("grow", None, bytes(size))
 
     def sync(self) -> None:
         self._sync()

@@ -32,6 +32,8 @@ class FileNode:
         self.durable = bytearray(data)
         self.number = next(_NUMBERS)
         self.change_count = 0
+        # How often a sync has failed, which every open handle reports once.
+        self.loss_count = 0
         self._dirty: list[tuple[int, int]] = []
         # What a cut took away again may have reached the disk before the cut did.
         self._dropped: list[bytes] = []
@@ -44,14 +46,14 @@ class FileNode:
         self._dropped.clear()
         self.change_count += 1
 
-    def append(self, data: bytes) -> None:
-        """Add `data` at the end; a power cut may leave any sectors of it."""
-        start = len(self.live)
-        self.live += data
+    def write(self, start: int, data: bytes) -> None:
+        """Put `data` at `start`, at most the end; a power cut may leave any sectors of it."""
+        stop = start + len(data)
+        self.live[start:stop] = data
         self.change_count += 1
         if self._dirty and self._dirty[-1][1] == start:
             start = self._dirty.pop()[0]
-        self._dirty.append((start, len(self.live)))
+        self._dirty.append((start, stop))
 
     def truncate(self, size: int) -> None:
         """Cut the file, or grow it with zeroes, to `size` bytes."""
@@ -78,6 +80,7 @@ class FileNode:
     def lose(self) -> None:
         """Fail a sync: the dirty bytes are clean now, and not durable."""
         self._dirty.clear()
+        self.loss_count += 1
 
     def survivor(self, rng: Random, keep: Keep) -> FileNode:
         """Return the file as a power cut now might leave it."""

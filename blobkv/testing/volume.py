@@ -22,6 +22,7 @@ Operation = Literal[
     "make_directory",
     "create",
     "append",
+    "grow",
     "truncate",
     "sync",
     "rename",

@@ -21,10 +21,11 @@ from support.workload import ROOT, Trace, open_store, run
 import blobkv
 from blobkv.testing import Keep, PowerCut, SimulatedDisk
 
-pytestmark = pytest.mark.filterwarnings(
+pytestmark = [
+    pytest.mark.usefixtures("room_ahead"),
     # A background thread of the store that lost its power says so; nobody is left to hear it.
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
-)
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
 
 SEEDS = max(3, settings().max_examples // 50)
 # So small a memtable that logs are rotated within the run.

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     rule,
 )
 from support import buckets
+from support.room_ahead import make_at_once
 from support.strategies import bucket_paths, edge_keys, values
 
 import blobkv
@@ -78,6 +79,8 @@ def change(txn: Transaction | Bucket, contents: Contents, changes: list[Change])
 class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        make_at_once(self.patch)
         self.disk = SimulatedDisk()
         self.store = self.open()
         self.model: Contents = {}
@@ -89,7 +92,6 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize(at_most=st.sampled_from([0, 2, 64]))
     def choose_how_to_clear(self, at_most: int) -> None:
         """Up to so many keys are cleared one by one, more by a range tombstone."""
-        self.patch = pytest.MonkeyPatch()
         self.patch.setattr(overlay, "_POINT_DELETES_MAX", at_most)
 
     def open(self) -> blobkv.Store:
@@ -172,7 +174,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.possible = [survived]
 
     @rule(
-        operation=st.sampled_from(["append", "sync", "create", "rename", "sync_directory"]),
+        operation=st.sampled_from(
+            ["append", "grow", "sync", "truncate", "create", "rename", "sync_directory"]
+        ),
         suffix=st.sampled_from([".log", ".tbl", "MANIFEST", "MANIFEST.new", "/db"]),
         kept_size=st.integers(0, 200),
         call=st.sampled_from(["update", "flush", "compact", "sync"]),

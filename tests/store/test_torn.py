@@ -17,7 +17,7 @@ from blobkv._engine.format import FRAME_SIZE
 from blobkv.errors import CorruptionError
 from blobkv.testing import SimulatedDisk
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("room_ahead")]
 
 
 def killed_store() -> tuple[SimulatedDisk, str, list[int], list[buckets.Contents]]:
