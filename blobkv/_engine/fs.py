@@ -54,7 +54,7 @@ _LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 class WritableFile(Protocol):
     """A new file, written from its start to its end."""
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | bytearray) -> None:
         """Write all of `data` behind what was appended so far, over any room that is there."""
 
     def truncate(self, size: int) -> None:
@@ -247,7 +247,7 @@ class _OSWritableFile(_OSFile):
 
     _size = 0
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | bytearray) -> None:
         written = os.pwrite(_number(self._file), data, self._size)
         self._size += written
         if written < len(data):

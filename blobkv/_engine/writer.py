@@ -4,8 +4,8 @@
                      └─ wait until the log is synced past the frame ── publish
 
 Until it is published no view sees it, though the next update builds on it. One sync serves
-all that wait for one, see `shared_sync.py`. Commits are published in order, so what is
-visible is always a prefix of what was committed.
+all that wait for one, see `shared_sync.py`, and whoever makes it publishes for all. Commits are
+published in order, so what is visible is always a prefix of what was committed.
 
 When the log has grown to the size asked for, it is sealed and its memtable frozen; flushes
 and compactions run beside the commits, in a thread that is idle unless there is work.
@@ -160,7 +160,9 @@ class Writer:
         """
         if commit.sequence > self.visible:
             self._shared_sync.through(commit.log, commit.end)
-            self._publish(commit.sequence)
+            if commit.sequence > self.visible:
+                # The sync began between the write of the frame and the end of `append`.
+                self._publish(commit.sequence)
             self._room.keep(commit.log, commit.end - commit.start)
 
     def sync(self) -> None:
@@ -267,12 +269,16 @@ class Writer:
 
     def _sync_log(self, log: Log) -> None:
         self.tree.check_writable()
+        appended = self.appended
         try:
             log.sync()
         except OSError as error:
             self.tree.poison(error)
             raise
         self.syncs += 1
+        if log is self._log:
+            # Or else the last ones may be in a newer log.
+            self._publish(appended)
 
     def _publish(self, sequence: int) -> None:
         with self._state_lock:

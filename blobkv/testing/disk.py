@@ -263,7 +263,7 @@ class _OpenFile:
             fail(errno.EBADF, self._path)
         return self._node
 
-    def _write(self, operation: Operation, start: int | None, data: bytes) -> int:
+    def _write(self, operation: Operation, start: int | None, data: bytes | bytearray) -> int:
         """Write at `start`, or at the end of the file; return where the data ends."""
         with self._volume.lock:
             fault = self._volume.begin(operation, self._path)
@@ -287,7 +287,7 @@ class _OpenFile:
 class _WritableFile(_OpenFile):
     _size = 0
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | bytearray) -> None:
         self._size = self._write("append", self._size, data)
 
     def truncate(self, size: int) -> None:

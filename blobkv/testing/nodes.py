@@ -46,7 +46,7 @@ class FileNode:
         self._dropped.clear()
         self.change_count += 1
 
-    def write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: bytes | bytearray) -> None:
         """Put `data` at `start`, at most the end; a power cut may leave any sectors of it."""
         stop = start + len(data)
         self.live[start:stop] = data
