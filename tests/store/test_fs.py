@@ -69,6 +69,32 @@ def test_an_append_after_truncate_goes_to_the_cut(fs: FileSystem, root: str) -> 
     assert read(fs, f"{root}/a") == b"keep!"
 
 
+def test_room_goes_behind_what_is_there_and_is_written_over(fs: FileSystem, root: str) -> None:
+    file, end = fs.create(f"{root}/a"), None
+    file.append(b"one")
+    try:
+        end = fs.open_end(f"{root}/a")
+        assert end.grow(4) == 7
+        file.append(b"two")
+        assert read(fs, f"{root}/a") == b"onetwo\0"
+        file.append(b"three")
+        assert end.grow(2) == 13
+        assert read(fs, f"{root}/a") == b"onetwothree\0\0"
+        file.truncate(6)
+        assert end.grow(1) == 7
+        file.append(b"!")
+        end.sync()
+        file.sync()
+    finally:
+        file.close()
+        if end is not None:
+            end.close()
+
+    assert read(fs, f"{root}/a") == b"onetwo!"
+    with pytest.raises(OSError, match=r"EBADF|Bad file descriptor"):
+        end.grow(1)
+
+
 def test_create_refuses_a_taken_name(fs: FileSystem, root: str) -> None:
     put(fs, f"{root}/a", b"mine")
 
@@ -84,7 +110,7 @@ def test_nothing_appears_in_a_missing_directory(fs: FileSystem, root: str, call:
     assert fs.names(root) == []
 
 
-@pytest.mark.parametrize("call", ["open", "map", "remove", "identity"])
+@pytest.mark.parametrize("call", ["open", "open_end", "map", "remove", "identity"])
 def test_a_missing_file_is_not_found(fs: FileSystem, root: str, call: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         getattr(fs, call)(f"{root}/missing")

@@ -138,10 +138,9 @@ def test_appends_and_growth_race_and_no_frame_is_written_over(tmp_path: Path) ->
                     file.truncate(len(written))
         finally:
             done.set()
+            file.close()
         for future in growing:
             future.result(TIMEOUT_SECONDS)
-    file.sync()
-    file.close()
     data = Path(path).read_bytes()
     assert data.startswith(written)
     assert not any(data[len(written) :])
