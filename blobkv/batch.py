@@ -121,9 +121,8 @@ class Batches:
         self._begin = begin
         self._updating = updating
         self._turn = Lock()
+        # The round that can be joined.
         self._joining: _Round | None = None
-        self._turn = Lock()
-        self._turn = Lock()
 
     def run(self, fn: Callable[[Transaction], T]) -> T:
         """Have `fn` called exactly once, by this thread or a leader, and return its result.
