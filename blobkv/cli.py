@@ -39,7 +39,8 @@ INTERRUPTED: Final = 130
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 _LOAD_BATCH_COUNT: Final = 1000
 # What is true of the store, whoever has it open.
-_FIGURES: Final = "sequence", "table_count", "table_size", "table_entries", "memtable_count"
+_TABLE_FIGURES: Final = "table_count", "table_size", "table_entries", "runs"
+_FIGURES: Final = "sequence", *_TABLE_FIGURES, "memtable_count"
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -319,7 +320,9 @@ def stats(call: Call) -> None:
     with call.reading() as store:
         figures = asdict(store.stats())
     shown = {name: figures[name] for name in _FIGURES}
-    rows = {**shown, "table_size": counted(shown["table_size"], "byte")}.items()
+    tables = " ".join(str(run["tables"]) for run in shown["runs"]) or "none"
+    size = counted(shown["table_size"], "byte")
+    rows = {**shown, "table_size": size, "runs": f"{tables} (tables in each)"}.items()
     call.show(shown, "\n".join(f"{name}\t{figure}" for name, figure in rows))
 
 

@@ -4,7 +4,7 @@ Locks, in the order they may be taken together:
 
     _write_lock     one update at a time, from its begin to its append; in a read-only
                     store, one look at a time at what is new
-    (maintenance)   one flush or compaction at a time; the tree's
+    (merging, step) one compaction at a time; one flush or piece of one; the maintenance's
     (manifest)      one replacement of the manifest at a time; the tree's
     (sync)          one sync of the log at a time; the writer's
     _state_lock     what a new view reads; held for moments, never over I/O
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from blobkv._engine import recovery
 from blobkv._engine.backup import write_backup
+from blobkv._engine.figures import figures
 from blobkv._engine.follower import Follower
 from blobkv._engine.fs import on_fork
 from blobkv._engine.overlay import Overlay
@@ -32,7 +33,6 @@ from blobkv._engine.writer import Writer
 from blobkv.batch import Batches
 from blobkv.errors import ClosedError, PoisonedError, ReadOnlyError, UsageError
 from blobkv.scope import Scope
-from blobkv.stats import Stats
 from blobkv.transaction import Transaction, Update
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from blobkv._engine.fs import FileSystem, Lock
     from blobkv._engine.verify import Report
+    from blobkv.stats import Stats
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class Store:
                 state_lock=self._state_lock,
                 lock=lock,
             )
-            if self._source.tree.wants_compaction:
+            if self._source.maintenance.may_want_compaction:
                 self._source.maintain_soon()
         on_fork(self)
 
@@ -163,8 +164,8 @@ class Store:
             CorruptionError: A table to be merged is not what was written.
         """
         writer = self._freeze()
-        writer.tree.flush()
-        writer.tree.compact()
+        writer.maintenance.flush()
+        writer.maintenance.compact()
 
     def compact(self) -> None:
         """Flush, then merge all tables into one without what is deleted or shadowed.
@@ -172,8 +173,8 @@ class Store:
         Raises: as `flush`. Cost: reads and writes everything once, beside other work.
         """
         writer = self._freeze()
-        writer.tree.flush()
-        writer.tree.compact(everything=True)
+        writer.maintenance.flush()
+        writer.maintenance.compact(everything=True)
 
     def sync(self) -> None:
         """Make every commit so far durable, those with `durable=False` included.
@@ -209,30 +210,9 @@ class Store:
         self._follow()
         with self._state_lock:
             self._check_open()
-            source = self._source
-            tables = source.layers.tables
-            writer = source if isinstance(source, Writer) else None
             # What only the next view would read is read by nobody.
             self._views.renew()
-            read = self._views.sequences()
-            return Stats(
-                sequence=source.visible,
-                commits=writer.commits if writer else 0,
-                syncs=writer.syncs if writer else 0,
-                flushes=writer.tree.flushes if writer else 0,
-                compactions=writer.tree.compactions if writer else 0,
-                log_size=source.log_size,
-                memtable_count=sum(map(len, source.layers.memtables)),
-                frozen_count=len(source.layers.frozen),
-                table_count=len(tables),
-                table_size=sum(table.size for table in tables),
-                table_entries=sum(table.footer.entries for table in tables),
-                log_written=writer.log_written if writer else 0,
-                table_written=writer.tree.table_written if writer else 0,
-                views=len(read),
-                oldest_view=min(read, default=None),
-                failure=str(writer.failure) if writer and writer.failure else None,
-            )
+            return figures(self._source, self._views.sequences())
 
     def close(self) -> None:
         """Roll back this thread's open update, wait for others', and release everything.

@@ -17,8 +17,8 @@ What every implementation promises:
 * `map` gives a buffer whose slices are `bytes`; it stays valid after `remove`.
 
 A mapped file is never truncated by the engine: reading it would be SIGBUS, not an error. So
-is reading one from a disk that fails, for gets, scans, compaction, and backup; `verify` reads
-by `open`, so that there a bad disk gives `OSError`.
+is reading one from a disk that fails, for gets, scans, and backup; `verify` and compaction
+read by `open`, so that there a bad disk gives `OSError`.
 """
 
 from __future__ import annotations
@@ -299,6 +299,11 @@ class _OSLock:
     def forget_in_child(self) -> None:
         # Without saying so: the claim stays the parent's.
         self._file.close()
+
+
+def processor_count() -> int:
+    """Return how many processors this process may use, or has where that is not told."""
+    return len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0))
 
 
 class Forkable(Protocol):

@@ -63,6 +63,14 @@ class Ranges:
             return self
         return Ranges([*self, *others]) if self else others
 
+    def within(self, start: bytes, stop: bytes | None) -> Ranges:
+        """Return what of these lies in [start, stop). O(ranges)."""
+        both = Ranges()
+        for first, last in self:
+            if stop is None or first < stop:
+                both.add(max(first, start), stop if last is None else _earlier(last, stop))
+        return both
+
     def covers(self, key: bytes) -> bool:
         """Return whether some range holds `key`. O(log ranges)."""
         i = bisect_right(self._starts, key) - 1
@@ -103,3 +111,7 @@ def _reaches(stop: bytes | None, key: bytes) -> bool:
 
 def _later(a: bytes | None, b: bytes | None) -> bytes | None:
     return None if a is None or b is None else max(a, b)
+
+
+def _earlier(a: bytes, b: bytes | None) -> bytes:
+    return a if b is None else min(a, b)

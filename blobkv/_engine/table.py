@@ -138,6 +138,18 @@ class Table:
             self._bounds = first, last
         return self._bounds
 
+    def size_within(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many bytes the blocks have that lie in [start, stop) as a whole.
+
+        Cost: O(log blocks).
+        """
+        first, last = self.block_index.span(start, stop)
+        # The one that holds `start` may begin before it, and the last one end past `stop`.
+        first += start > b""
+        last -= stop is not None
+        offsets = self.block_index.offsets
+        return offsets[last] - offsets[first] if first < last else 0
+
     def chunks(
         self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
     ) -> Iterator[Chunk]:

@@ -208,8 +208,13 @@ def _filled(parts: Sequence[bytes | None]) -> Sequence[bytes]:
     return parts  # type: ignore[return-value]  # mypy cannot see that it has no None.
 
 
-def check_block(data: memoryview, offset: int, path: str) -> int:
-    """Verify the block at `offset` of a table, whose whole file is `data`.
+def block_size(data: memoryview, at: int) -> int:
+    """Return how long the block at `at` says it is, before it is verified."""
+    return int(CRC.unpack_from(data, at + CRC.size)[0])
+
+
+def check_block(data: memoryview, offset: int, path: str, start: int = 0) -> int:
+    """Verify the block at `offset` of a table, whose file `data` holds from `start` on.
 
     Returns:
         Its size in bytes.
@@ -219,15 +224,16 @@ def check_block(data: memoryview, offset: int, path: str) -> int:
 
     Cost: one pass over the block, without a copy.
     """
+    at = offset - start
     try:
-        crc, size, count = _BLOCK.unpack_from(data, offset)
+        crc, size, count = _BLOCK.unpack_from(data, at)
     except StructError as cause:
         raise CorruptionError(path, offset, "the file ends before this block") from cause
-    found = crc32(data[offset + CRC.size : offset + size], offset & _U32_MAX)
+    found = crc32(data[at + CRC.size : at + size], offset & _U32_MAX)
     if found != crc:
         reason = f"block checksum is {found:#010x}, expected {crc:#010x}"
         raise CorruptionError(path, offset, reason)
-    if offset + size > len(data) or BLOCK_HEADER_SIZE + 4 * (2 * count + 1) > size:
+    if at + size > len(data) or BLOCK_HEADER_SIZE + 4 * (2 * count + 1) > size:
         raise CorruptionError(path, offset, f"block of {size} bytes is cut short")
     return int(size)
 

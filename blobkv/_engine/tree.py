@@ -21,29 +21,38 @@ import secrets
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from blobkv._engine import compaction
 from blobkv._engine.log import Log, LogFile
 from blobkv._engine.memtable import Memtable
 from blobkv._engine.state import Layers
 from blobkv._engine.table import Table
 from blobkv._engine.tables import Tables
-from blobkv.errors import ClosedError, PoisonedError
+from blobkv.errors import ClosedError, CorruptionError, PoisonedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from blobkv._engine.fs import FileSystem
     from blobkv._engine.manifest import Manifest
-    from blobkv._engine.memtable import Chunk
-    from blobkv._engine.ranges import Ranges
     from blobkv._engine.recovery import Recovered
     from blobkv._engine.table import TableFile
     from blobkv._engine.views import Views
 
 
-class _Frozen(NamedTuple):
+# Each lot costs a manifest.
+_RESERVED_COUNT: Final = 8
+
+
+class Frozen(NamedTuple):
+    """A memtable that takes no more commits.
+
+    Attributes:
+        memtable: Its changes.
+        sequence: Its last commit.
+        last_log: The number of the last log that holds some of them.
+    """
+
     memtable: Memtable
     sequence: int
     last_log: int
@@ -55,9 +64,6 @@ class Tree:
     Attributes:
         layers: What readers read; replaced under the state lock.
         manifest: What is on disk.
-        flushes: Memtables written as tables so far.
-        compactions: Merges so far.
-        table_written: Bytes written to tables so far.
     """
 
     def __init__(
@@ -70,17 +76,14 @@ class Tree:
     ) -> None:
         self.layers = Layers(found.memtable, (), Tables(found.tables))
         self.manifest = found.manifest
-        self.flushes = 0
-        self.compactions = 0
-        self.table_written = 0
         self._fs = fs
         self._directory = directory
         self._state_lock = state_lock
         self._views = views
-        self._maintenance_lock = threading.Lock()
         self._manifest_lock = threading.Lock()
         self._next_number = found.manifest.next_number
-        self._frozen: list[_Frozen] = []
+        self._frozen: list[Frozen] = []
+        self._reserved: list[int] = []
         self._poison: BaseException | None = None
         self._closed = False
 
@@ -103,7 +106,7 @@ class Tree:
 
     def open_log(self, sequence: int) -> Log:
         """Make a log for the commits after `sequence`, and name it in the manifest."""
-        file = LogFile(self._new_number(), secrets.randbits(32))
+        file = LogFile(self.new_number(), secrets.randbits(32))
         store_id = self.manifest.store_id
         try:
             log = Log.create(self._fs, self._directory, file, store_id, sequence)
@@ -119,16 +122,16 @@ class Tree:
         return log
 
     def stop(self) -> None:
-        """Have every flush and merge end at its next chunk, with ClosedError."""
+        """Have `check_open` raise, with which every flush and merge ends."""
         self._closed = True
 
     def close(self) -> None:
-        """Wait until every flush and merge has ended, and let go of memory and tables.
+        """Let go of memory and tables, and put nothing in force any more.
 
-        When this returns, nothing of this tree writes any more, whatever thread began it.
+        Every flush and merge has ended.
         """
         self.stop()
-        with self._maintenance_lock, self._manifest_lock, self._state_lock:
+        with self._manifest_lock, self._state_lock:
             self._frozen.clear()
             self.layers = Layers(Memtable(self._state_lock), (), Tables())
 
@@ -143,92 +146,71 @@ class Tree:
             active, frozen, tables = self.layers
             if not active:
                 return
-            self._frozen.append(_Frozen(active, sequence, last_log))
+            self._frozen.append(Frozen(active, sequence, last_log))
             self.layers = Layers(Memtable(self._state_lock), (active, *frozen), tables)
             self._views.renew()
 
-    def flush(self) -> None:
-        """Write every frozen memtable as a table, the oldest first."""
-        with self._maintenance_lock:
-            self._check_open()
-            while self._frozen:
-                self._flush_oldest()
+    @property
+    def oldest_frozen(self) -> Frozen:
+        """The frozen memtable that is flushed next; there is one."""
+        return self._frozen[0]
 
     @property
-    def wants_compaction(self) -> bool:
-        """Whether `compact` would merge anything."""
-        return self._choose() is not None
+    def newest_frozen(self) -> Frozen | None:
+        """The frozen memtable that is flushed last."""
+        return self._frozen[-1] if self._frozen else None
 
-    def compact(self, *, everything: bool = False) -> None:
-        """Merge tables as they need it, or all of them into one."""
-        with self._maintenance_lock:
-            self._check_open()
-            while True:
-                tables = self.layers.tables
-                if everything:
-                    chosen = slice(0, len(tables)) if _worth_merging(tables) else None
-                else:
-                    chosen = self._choose()
-                if chosen is None:
-                    return
-                self._merge(tables, chosen)
+    def is_frozen(self, frozen: Frozen) -> bool:
+        """Return whether it is not flushed yet."""
+        return frozen in self._frozen
 
-    def _choose(self) -> slice | None:
-        return compaction.choose([table.size for table in self.layers.tables])
+    def open_written(self, file: TableFile | None, entries: int) -> tuple[Table, ...]:
+        """Open a table that was written, to be put in force, if there is one.
 
-    def _flush_oldest(self) -> None:
+        Args:
+            file: What was written.
+            entries: How many entries were put in it.
+
+        Raises:
+            CorruptionError: It does not hold them; then it was removed.
+        """
+        if file is None:
+            return ()
+        try:
+            return (_opened(self._fs, self._directory, file, entries),)
+        except BaseException:
+            self._remove([file.name])
+            raise
+
+    def flushed(self, tables: Sequence[Table]) -> None:
+        """Put tables in force, in which the oldest frozen memtable is now.
+
+        Raises: as `replace_tables`.
+        """
         oldest = self._frozen[0]
-        tables = self.layers.tables
-        memtable = oldest.memtable
-        file = self._write(
-            memtable.chunks(b"", None, oldest.sequence),
-            memtable.ranges(oldest.sequence),
-            bottom=not tables,
-        )
         self._replace_tables(
-            (*self._opened(file), *tables),
+            tables,
             lambda manifest: replace(
                 manifest,
                 sequence=oldest.sequence,
                 logs=tuple(log for log in manifest.logs if log.number > oldest.last_log),
             ),
-            file,
             flushed=1,
         )
-        self.flushes += 1
 
-    def _merge(self, tables: Tables, chosen: slice) -> None:
-        merged = tables[chosen]
-        file = self._write(
-            compaction.merged_chunks(merged),
-            compaction.merged_ranges(merged),
-            bottom=chosen.stop == len(tables),
-        )
-        self._replace_tables(
-            (*tables[: chosen.start], *self._opened(file), *tables[chosen.stop :]),
-            lambda manifest: manifest,
-            file,
-            flushed=0,
-        )
-        self.compactions += 1
+    def replace_tables(self, tables: Sequence[Table]) -> None:
+        """Put tables in force, and remove those that are not among them.
 
-    def _write(
-        self, chunks: Iterator[Chunk], ranges: Ranges, *, bottom: bool
-    ) -> TableFile | None:
-        return compaction.write_table(
-            self._fs,
-            self._directory,
-            self._new_number(),
-            self._until_closed(chunks),
-            ranges,
-            bottom=bottom,
-        )
+        Raises:
+            OSError: The device refused; what is new among them was removed, unless the store
+                is poisoned.
+        """
+        self._replace_tables(tables, lambda manifest: manifest, flushed=0)
 
     def _replace_tables(
         self,
-        tables: tuple[Table, ...],
+        tables: Sequence[Table],
         change: Callable[[Manifest], Manifest],
-        written: TableFile | None,
         *,
         flushed: int,
     ) -> None:
@@ -237,8 +219,9 @@ class Tree:
         try:
             after = self._switch(lambda manifest: change(replace(manifest, tables=files)))
         except BaseException:
-            if written is not None:
-                self._remove_unless_named(written.name)
+            for file in files:
+                if file.name not in before:
+                    self._remove_unless_named(file.name)
             raise
         # Before the lock: it reads.
         current = Tables(tables)
@@ -249,16 +232,10 @@ class Tree:
             self._views.renew()
         self._remove(before - after.names)
 
-    def _opened(self, file: TableFile | None) -> tuple[Table, ...]:
-        if file is None:
-            return ()
-        self.table_written += file.size
-        return (Table.open(self._fs, self._directory, file),)
-
     def _switch(self, change: Callable[[Manifest], Manifest]) -> Manifest:
         with self._manifest_lock:
             self.check_writable()
-            self._check_open()
+            self.check_open()
             manifest = replace(
                 change(self.manifest),
                 epoch=self.manifest.epoch + 1,
@@ -274,12 +251,25 @@ class Tree:
                 raise
             return manifest
 
-    def _new_number(self) -> int:
+    def new_number(self) -> int:
+        """Return a number for a file that nobody had before."""
         # Never reused, even if what was to have it failed: its file may be there.
         with self._state_lock:
             number = self._next_number
             self._next_number += 1
             return number
+
+    def reserved_number(self) -> int:
+        """Return a new number that the manifest on disk counts as used.
+
+        Whoever opens the store after this process has died gives it to no other file, even
+        if a file of that name appears only then.
+        """
+        if not self._reserved:
+            numbers = [self.new_number() for _ in range(_RESERVED_COUNT)]
+            self._switch(lambda manifest: manifest)
+            self._reserved = numbers
+        return self._reserved.pop(0)
 
     def _remove_unless_named(self, name: str) -> None:
         # Poisoned, the manifest that names it may be in force. And it is, if an interrupt came
@@ -287,14 +277,10 @@ class Tree:
         if self._poison is None and name not in self.manifest.names:
             self._remove([name])
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ClosedError once the store is being closed."""
         if self._closed:
             raise ClosedError(f"{self._directory}: the store was closed meanwhile")
-
-    def _until_closed(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        for chunk in chunks:
-            self._check_open()
-            yield chunk
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in sorted(names):
@@ -302,5 +288,9 @@ class Tree:
                 self._fs.remove(f"{self._directory}/{name}")
 
 
-def _worth_merging(tables: Sequence[Table]) -> bool:
-    return len(tables) > 1 or any(table.footer.tombstones or table.ranges for table in tables)
+def _opened(fs: FileSystem, directory: str, file: TableFile, entries: int) -> Table:
+    table = Table.open(fs, directory, file)
+    if table.footer.entries != entries:
+        reason = f"{table.footer.entries} entries, though {entries} were written"
+        raise CorruptionError(file.name, 0, reason)
+    return table

@@ -19,10 +19,13 @@ Invariants:
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from blobkv._engine.maintenance import Maintenance
+from blobkv._engine.pressure import Pressure
 from blobkv._engine.room import Room
 from blobkv._engine.shared_sync import SharedSync
 from blobkv._engine.tree import Tree
@@ -39,8 +42,14 @@ if TYPE_CHECKING:
     from blobkv._engine.state import Layers
     from blobkv._engine.views import Views
 
-# With this many memtables waiting for their flush, the writer flushes, too.
-_FROZEN_MAX: Final = 2
+# With this many memtables waiting for their flush, the log grows on, up to so many times the
+# size asked for, and then the writer flushes, too.
+_FROZEN_MAX: Final = 1
+_LOG_GROWTH_MAX: Final = 1.5
+# Memtables from which on commits are slowed down, the active one as far as it is full; at the
+# second figure the writer flushes.
+_WAITING_MIN: Final = 1.1
+_WAITING_MAX: Final = _FROZEN_MAX + _LOG_GROWTH_MAX
 
 
 class Appended(NamedTuple):
@@ -60,8 +69,12 @@ class Writer:
         visible: The last commit that a new view reads; changed under the state lock.
         commits: Commits made so far.
         syncs: Syncs of the log so far.
+        sync_ns: How long they took, in all.
+        sync_ns_max: How long the longest took.
         log_written: Bytes appended to logs so far.
         lock: The claim on the store's directory.
+        maintenance: The work in the background.
+        pressure: What slows commits down when that work is behind.
         failure: What the last flush or compaction in the background failed with, if it did.
     """
 
@@ -77,14 +90,20 @@ class Writer:
         lock: Lock,
     ) -> None:
         self.tree = Tree(fs, directory, found, state_lock, views)
+        self.maintenance = Maintenance(fs, directory, self.tree)
+        self.pressure = Pressure()
         self.appended = self.visible = found.sequence
         # The last commit known to be durable; below `visible` after ones that need not be.
         self._durable = found.sequence
         self.commits = 0
         self.syncs = 0
+        self.sync_ns = 0
+        self.sync_ns_max = 0
         self.log_written = 0
         self.failure: Exception | None = None
         self._memtable_size = memtable_size
+        # Up to where in `log_written` commits were slowed down.
+        self._weighed = 0
         self._views = views
         self._state_lock = state_lock
         # Held here, so that a store that is dropped keeps its claim while this still writes.
@@ -209,8 +228,10 @@ class Writer:
             PoisonedError: Commits that were not to be durable at once never became so.
         """
         self.tree.stop()
+        self.maintenance.stop()
         self._pool.shutdown(wait=True)
         self._room.close()
+        self.maintenance.close()
         self.tree.close()
         if self._log is not None:
             try:
@@ -236,8 +257,10 @@ class Writer:
                 self._work = self._pool.submit(self._maintain)
 
     def _log_with_room(self) -> Log:
-        if self._log is not None and self._log.end >= self._memtable_size:
-            self._rotate()
+        if self._log is not None:
+            self._slow_down(self._log)
+            if self._log.end >= self._memtable_size:
+                self._rotate(self._log)
         if self._log is None:
             try:
                 self._log = self.tree.open_log(self.appended)
@@ -249,17 +272,33 @@ class Writer:
                 raise
         return self._log
 
-    def _rotate(self) -> None:
+    def _slow_down(self, log: Log) -> None:
+        # Before anything of the commit is done: an interrupt of the wait costs nothing.
+        behind = self.maintenance.behind
+        waiting = len(self.tree.layers.frozen) + log.end / self._memtable_size
+        if waiting > _WAITING_MIN:
+            part = (waiting - _WAITING_MIN) / (_WAITING_MAX - _WAITING_MIN)
+            behind = max(behind, part)
+        self.pressure.delay(self.log_written - self._weighed, behind)
+        self._weighed = self.log_written
+
+    def _rotate(self, log: Log) -> None:
         if len(self.tree.layers.frozen) >= _FROZEN_MAX:
+            if self.failure is None and log.end < _LOG_GROWTH_MAX * self._memtable_size:
+                # It may grow yet, while commits are slowed down.
+                self.maintain_soon()
+                return
             # The background fell behind, or it failed: then this raises what it failed with.
-            self.tree.flush()
+            start = time.monotonic_ns()
+            self.maintenance.flush()
+            self.pressure.note(start)
         self.freeze()
         self.maintain_soon()
 
     def _maintain(self) -> None:
         try:
-            self.tree.flush()
-            self.tree.compact()
+            self.maintenance.flush()
+            self.maintenance.compact()
         except Exception as error:  # noqa: BLE001  # Whatever it is, `stats` shall tell.
             # Nothing is lost: the logs still hold what was to be flushed, and the writer
             # flushes itself, and raises, when as many memtables wait as may.
@@ -270,12 +309,16 @@ class Writer:
     def _sync_log(self, log: Log) -> None:
         self.tree.check_writable()
         appended = self.appended
+        start = time.monotonic_ns()
         try:
             log.sync()
         except OSError as error:
             self.tree.poison(error)
             raise
+        taken = time.monotonic_ns() - start
         self.syncs += 1
+        self.sync_ns += taken
+        self.sync_ns_max = max(self.sync_ns_max, taken)
         if log is self._log:
             # Or else the last ones may be in a newer log.
             self._publish(appended)

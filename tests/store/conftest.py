@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.room_ahead import make_at_once
 
-from blobkv._engine import overlay
+from blobkv._engine import merge, overlay, tiers
 
 
 @pytest.fixture
@@ -18,3 +18,13 @@ def clear_by_range(monkeypatch: pytest.MonkeyPatch) -> None:
 def room_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have small logs grow ahead, too, as part of the commit that sees the need."""
     make_at_once(monkeypatch)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have merges be cut into many pieces, and made for little garbage."""
+    monkeypatch.setattr(tiers, "_PIECE_SIZE_MIN", 6000)
+    monkeypatch.setattr(tiers, "_PIECE_SIZE_MAX", 6000)
+    monkeypatch.setattr(tiers, "_GARBAGE_MIN", 1)
+    # So that pieces are cut where they are large enough, not far beyond.
+    monkeypatch.setattr(merge, "_GATHERED_MAX", 16)

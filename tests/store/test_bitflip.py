@@ -18,7 +18,7 @@ import blobkv
 from blobkv.errors import CorruptionError
 from blobkv.testing import SimulatedDisk
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("room_ahead")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("room_ahead", "small_pieces")]
 
 
 def make(*, close: bool) -> tuple[SimulatedDisk, list[buckets.Contents]]:

@@ -123,13 +123,14 @@ def test_stats_tell_what_is_true_of_the_store_whoever_opened_it(db: Path) -> Non
 
     assert run(db, "stats").output == (
         f"sequence\t1\ntable_count\t1\ntable_size\t{table_size} bytes\n"
-        "table_entries\t4\nmemtable_count\t0\n"
+        "table_entries\t4\nruns\t1 (tables in each)\nmemtable_count\t0\n"
     )
     assert json.loads(run(db, "stats", "--json").output) == {
         "sequence": 1,
         "table_count": 1,
         "table_size": table_size,
         "table_entries": 4,
+        "runs": [{"tables": 1, "size": table_size, "entries": 4}],
         "memtable_count": 0,
     }
 

@@ -29,6 +29,7 @@ from blobkv.testing import SimulatedDisk
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("small_pieces"),
     # A background thread that met the error says so; the workload goes on without it.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]

@@ -21,6 +21,8 @@ from blobkv import Store
 from blobkv._engine.fs import ReadableFile
 from blobkv.testing import SimulatedDisk
 
+pytestmark = pytest.mark.usefixtures("small_pieces")
+
 
 class BusyDisk(SimulatedDisk):
     """A disk where something happens right after one of the reads.

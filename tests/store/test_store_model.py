@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from blobkv import Bucket, Transaction
 
+pytestmark = pytest.mark.usefixtures("small_pieces")
+
 CHANGES = st.lists(
     st.one_of(
         st.tuples(st.just("put"), bucket_paths(), edge_keys(), values()),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from blobkv import Store, Transaction
 
+pytestmark = pytest.mark.usefixtures("small_pieces")
+
 WRITERS = 8
 READERS = 3
 STEPS = 60

@@ -1,0 +1,256 @@
+"""Flushes and merges: what is done beside the commits to keep reads quick and space bounded.
+
+Frozen memtables become tables, tables are merged as `tiers.py` chooses. A merge is cut into
+pieces, and each is put in force at once; between two of them the memtables that were frozen
+meanwhile are flushed, and the tables that came of it are merged among themselves, so that a
+long merge holds nothing up.
+
+Locks, in the order they may be taken together:
+
+    _merging   over all merges that one call makes, from choosing to the last piece
+    _step      over one flush, or one piece, and putting it in force; whoever waits for a
+               flush waits for no more than that
+
+Invariants:
+
+* Tables are replaced only under `_step`, and the inputs of a merge only by that merge.
+* A merge within a merge has newer inputs only.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from blobkv._engine import tiers
+from blobkv._engine.builder import Builder
+from blobkv._engine.compaction import dispensable
+from blobkv._engine.garbage import Garbage
+from blobkv._engine.jobs import FlushJob, MergeJob, entry_count
+from blobkv._engine.tables import Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from blobkv._engine.compaction import Piece
+    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.table import Table
+    from blobkv._engine.tree import Frozen, Tree
+
+# How far behind merges are: at the first of each pair not at all, at the second altogether.
+_RUNS_BEHIND: Final = (12, 24)
+_SPACE_BEHIND: Final = (1.35, 1.65)
+# Below this, in bytes of tables, the logs decide how much room a store takes.
+_SPACE_MIN: Final = 64 << 20
+
+
+class Maintenance:
+    """The work on one store's tables. Any thread may call.
+
+    Args:
+        fs: Where the store is.
+        directory: Its directory.
+        tree: Its layers and manifest.
+
+    Attributes:
+        builder: Who writes tables.
+        flushes: Memtables written as tables so far.
+        compactions: Merges so far.
+        table_written: Bytes written to tables so far, merges included.
+        merge_read: Bytes of the tables that merges have consumed so far.
+        merge_written: Bytes that merges wrote so far.
+        behind: How far merges are behind the commits: 0 not at all, 1 as far as may be.
+    """
+
+    def __init__(self, fs: FileSystem, directory: str, tree: Tree) -> None:
+        self.flushes = 0
+        self.compactions = 0
+        self.table_written = 0
+        self.merge_read = 0
+        self.merge_written = 0
+        self.behind = 0.0
+        self._directory = directory
+        self._tree = tree
+        self.builder = Builder(
+            fs, directory, tree.check_open, tree.new_number, tree.reserved_number
+        )
+        self._garbage = Garbage(fs, directory, self.builder.pace)
+        # What the newest choice took for alive, in bytes of tables.
+        self._alive = 0
+        self._merging = threading.Lock()
+        self._step = threading.Lock()
+
+    def flush(self) -> None:
+        """Write every memtable that is frozen by now as a table, the oldest first.
+
+        Waits for another's flush or piece, never for a whole merge.
+        """
+        last = self._tree.newest_frozen
+        while last is not None and self._tree.is_frozen(last):
+            with self._step:
+                self._tree.check_open()
+                if self._tree.is_frozen(last):
+                    self._flush_oldest()
+
+    @property
+    def may_want_compaction(self) -> bool:
+        """Whether it is worth asking `compact`. O(1)."""
+        return len(self._tree.layers.tables.runs) > 1
+
+    def compact(self, *, everything: bool = False) -> None:
+        """Merge tables as they need it, or all of them into one run without garbage."""
+        with self._merging:
+            self._tree.check_open()
+            if everything:
+                self._merge_everything()
+            else:
+                self._keep_up(below=0)
+
+    def stop(self) -> None:
+        """End all work at its next slice. From any thread; `check_open` raises by then."""
+        self.builder.stop()
+
+    def close(self) -> None:
+        """Wait until all work has ended. When this returns nothing is written any more."""
+        self.stop()
+        with self._merging, self._step:
+            self.builder.close()
+
+    def _keep_up(self, below: int) -> None:
+        """Flush and merge as there is need, but leave the oldest `below` tables as they are."""
+        while True:
+            self.flush()
+            tables = self._tree.layers.tables
+            newer = Tables(tables[: len(tables) - below]) if below else tables
+            garbage = 0 if below else self._estimate(tables)
+            chosen = tiers.choose(newer, garbage)
+            if chosen is None:
+                return
+            self._merge(chosen, tiers.piece_size(_size(tables[chosen])))
+
+    def _merge_everything(self) -> None:
+        tables = self._tree.layers.tables
+        size = _size(tables)
+        piece_size = tiers.whole_piece_size(size)
+        garbage = any(table.footer.tombstones or table.ranges for table in tables)
+        if len(tables) > 1 + size // piece_size or len(tables.runs) > 1 or garbage:
+            self._merge(slice(0, len(tables)), piece_size)
+            self._estimate(self._tree.layers.tables)
+
+    def _estimate(self, tables: Tables) -> int:
+        garbage = self._garbage.estimate(tables.runs)
+        self._alive = _size(tables) - garbage
+        self._note_behind()
+        return garbage
+
+    def _note_behind(self) -> None:
+        tables = self._tree.layers.tables
+        behind = _between(_RUNS_BEHIND, len(tables.runs))
+        size = _size(tables)
+        if size >= _SPACE_MIN and self._alive:
+            behind = max(behind, _between(_SPACE_BEHIND, size / self._alive))
+        self.behind = behind
+
+    def _flush_oldest(self) -> None:
+        tree = self._tree
+        frozen = tree.oldest_frozen
+        bottom = not tree.layers.tables
+        piece = self.builder.flush(self._flush_job(frozen, bottom=bottom), frozen.memtable)
+        count = entry_count(frozen.memtable, bottom=bottom)
+        added = tree.open_written(piece.file, count)
+        tree.flushed((*added, *tree.layers.tables))
+        self.flushes += 1
+        self.table_written += _size(added)
+        # Also amid a merge: whether what is new is garbage decides how far behind that is.
+        self._estimate(tree.layers.tables)
+
+    def _flush_job(self, frozen: Frozen, *, bottom: bool) -> FlushJob:
+        manifest = self._tree.manifest
+        return FlushJob(
+            directory=self._directory,
+            store=manifest.store_id.hex(),
+            logs=[
+                (log.number, log.log_id)
+                for log in manifest.logs
+                if log.number <= frozen.last_log
+            ],
+            after=manifest.sequence,
+            upto=frozen.sequence,
+            bottom=bottom,
+        )
+
+    def _merge(self, chosen: slice, piece_size: int) -> None:
+        """Merge neighboring tables."""
+        tables = self._tree.layers.tables
+        progress = _Progress(tables[chosen], tables[chosen.stop :])
+        job = partial(progress.job, self._directory, piece_size)
+        merging = self.builder.merge(job, _size(progress.inputs))
+        try:
+            while progress.inputs:
+                with self._step:
+                    self._tree.check_open()
+                    piece = merging.next_piece()
+                    self._adopt(progress, piece)
+                if progress.inputs:
+                    newer = progress.newer(self._tree.layers.tables)
+                    self._keep_up(below=len(self._tree.layers.tables) - newer)
+        finally:
+            merging.close()
+        self.compactions += 1
+
+    def _adopt(self, progress: _Progress, piece: Piece) -> None:
+        added = self._tree.open_written(piece.file, piece.entries)
+        gone = set(dispensable(progress.inputs, piece.end))
+        tables = self._tree.layers.tables
+        above = tables[: len(tables) - len(progress.rest)]
+        self._tree.replace_tables(
+            [*(table for table in above if table not in gone), *added, *progress.rest]
+        )
+        progress.start = piece.end or b""
+        progress.inputs = [table for table in progress.inputs if table not in gone]
+        progress.written += added
+        self.merge_read += _size(gone)
+        self.merge_written += _size(added)
+        self.table_written += _size(added)
+        self._note_behind()
+
+
+class _Progress:
+    """How far a merge has come.
+
+    Attributes:
+        inputs: The inputs that are left, the newest first.
+        written: The pieces that are in force.
+        rest: What is older than the inputs.
+        start: Everything before is in pieces.
+    """
+
+    def __init__(self, inputs: Sequence[Table], rest: Sequence[Table]) -> None:
+        self.inputs = list(inputs)
+        self.written: list[Table] = []
+        self.rest = rest
+        self.start = b""
+
+    def newer(self, tables: Sequence[Table]) -> int:
+        """Return how many tables are newer than the inputs and the pieces."""
+        return len(tables) - len(self.inputs) - len(self.written) - len(self.rest)
+
+    def job(self, directory: str, piece_size: int) -> MergeJob:
+        """Return what is left to be done."""
+        return MergeJob(
+            directory=directory,
+            runs=[[table.file for table in run.tables] for run in Tables(self.inputs).runs],
+            start=self.start.hex(),
+            piece_size=piece_size,
+            bottom=not self.rest,
+        )
+
+
+def _size(tables: Iterable[Table]) -> int:
+    return sum(table.size for table in tables)
+
+
+def _between(bounds: tuple[float, float], figure: float) -> float:
+    first, last = bounds
+    return min(max((figure - first) / (last - first), 0.0), 1.0)

@@ -1,0 +1,292 @@
+"""A merge in pieces shows every reader the same at every step, and survives a crash at each.
+
+Method: pieces are made so small that every merge has many, and tables overlap with
+overwrites, tombstones, and range tombstones. After each manifest is switched, what the store
+shows, what a reader beside it shows, and what a crash would leave are compared with a dict.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import pytest
+
+import blobkv
+from blobkv import Store
+from blobkv._engine.compaction import Merge, dispensable
+from blobkv._engine.garbage import Garbage
+from blobkv._engine.manifest import Manifest
+from blobkv._engine.table import Table, TableFile
+from blobkv._engine.tree import Tree
+from blobkv.errors import CorruptionError
+from blobkv.testing import PowerCut, SimulatedDisk
+
+KEYS = [b"key %04d" % number for number in range(1200)]
+Pairs = dict[bytes, bytes]
+pytestmark = pytest.mark.usefixtures("small_pieces")
+
+
+def grow(store: Store, pairs: Pairs, rng: random.Random) -> None:
+    """Commit one layer of changes and flush it without a merge."""
+    with store.update() as txn:
+        start = rng.choice(KEYS)[:-1]
+        txn.clear(start)
+        for key in [key for key in pairs if key.startswith(start)]:
+            del pairs[key]
+        # Some layers reach over a part of the keys only, so that inputs end at many places.
+        first = rng.randrange(len(KEYS) // 2)
+        for key in rng.sample(KEYS[first : first + 600], 250):
+            if rng.random() < 0.3:
+                txn.delete(key)
+                pairs.pop(key, None)
+            else:
+                txn[key] = pairs[key] = b"%d" % rng.randrange(10**9) * 20
+    flush_only(store)
+
+
+def flush_only(store: Store) -> None:
+    store._freeze().maintenance.flush()
+
+
+def shown(store: Store) -> Pairs:
+    with store.view() as txn:
+        pairs = dict(txn.items())
+        assert {key: txn.get(key) for key in KEYS} == {key: pairs.get(key) for key in KEYS}
+        return pairs
+
+
+def store_of_layers(disk: SimulatedDisk, seed: int, layers: int = 5) -> tuple[Store, Pairs]:
+    store, pairs = blobkv.open("/db", fs=disk), {}
+    rng = random.Random(seed)
+    for _ in range(layers):
+        grow(store, pairs, rng)
+    return store, pairs
+
+
+def merge_some(store: Store, first: int, last: int) -> None:
+    """Merge these neighbors, as a tier would be."""
+    maintenance = store._source.maintenance
+    with maintenance._merging:
+        maintenance._merge(slice(first, last), 6000)
+
+
+@pytest.fixture(params=[(0, 5), (0, 3), (1, 4), (2, 5)], ids=str)
+def chosen(request: pytest.FixtureRequest) -> tuple[int, int]:
+    return request.param
+
+
+@pytest.mark.usefixtures("clear_by_range")
+@pytest.mark.parametrize("seed", range(3))
+def test_every_state_between_two_pieces_is_right_for_every_reader(
+    chosen: tuple[int, int], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SimulatedDisk()
+    store, pairs = store_of_layers(disk, seed)
+    reader = blobkv.open("/db", fs=disk, read_only=True)
+    before = store.view()
+    steps = []
+    replace = Manifest.replace
+
+    def replaced(fs: SimulatedDisk, directory: str) -> None:
+        replace(fs, directory)
+        if fs is not disk:
+            # A survivor of the crash below.
+            return
+        steps.append(len(Manifest.read(disk, "/db").tables))
+        assert shown(reader) == pairs
+        with blobkv.open("/db", fs=disk.crash(random.Random(0), keep="all")) as survivor:
+            assert shown(survivor) == pairs
+            assert survivor.verify().ok
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "replace", staticmethod(replaced))
+        merge_some(store, *chosen)
+
+    assert len(steps) > 3, "one switch a piece"
+    assert shown(store) == pairs == dict(before.items())
+    assert store.verify().ok
+    grow(store, pairs, random.Random(seed))
+    store.compact()
+    assert shown(store) == shown(reader) == pairs
+    assert sum(table.footer.tombstones for table in store._source.layers.tables) == 0
+    before.rollback()
+    reader.close()
+    store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("clear_by_range")
+def test_a_cut_at_every_operation_of_a_merge_in_pieces() -> None:
+    for operation in count(1):
+        disk = SimulatedDisk()
+        store, pairs = store_of_layers(disk, 7)
+        disk.cut_at = disk.operations + operation
+        try:
+            merge_some(store, 0, 5)
+        except PowerCut:
+            pass
+        else:
+            break
+        for keep in ("all", "none", "random"):
+            with blobkv.open("/db", fs=disk.crash(random.Random(1), keep=keep)) as survivor:
+                assert shown(survivor) == pairs
+                assert survivor.verify().ok
+                survivor.compact()
+                assert shown(survivor) == pairs
+    assert operation > 20
+
+
+@pytest.mark.usefixtures("clear_by_range")
+def test_an_input_stays_while_what_it_deletes_stays() -> None:
+    """A tombstone was merged away and its table consumed, but the older value was not yet."""
+    disk = SimulatedDisk()
+    with blobkv.open("/db", fs=disk) as store:
+        with store.update() as txn:
+            txn.update({key: bytes(50) for key in KEYS})
+        flush_only(store)
+        with store.update() as txn:
+            txn.delete(KEYS[5])
+        flush_only(store)
+        newer, older = store._source.layers.tables
+        end = newer.bounds()[1] + b"\x00"
+
+        assert dispensable([newer, older], end) == []
+        assert set(dispensable([newer, older], None)) == {newer, older}
+        assert dispensable([newer], end) == [newer]
+
+
+def test_the_room_for_a_merge_is_its_newer_inputs_and_two_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = SimulatedDisk()
+    with blobkv.open("/db", fs=disk) as store:
+        with store.update() as txn:
+            txn.update({key: bytes(50) for key in KEYS})
+        flush_only(store)
+        merge_some(store, 0, 1)
+        assert store.stats().runs[0].tables > 5
+        with store.update() as txn:
+            txn.update({key: bytes(49) for key in KEYS[::20]})
+        flush_only(store)
+        size = store.stats().table_size
+        peak = []
+        replace = Tree.replace_tables
+
+        def watched(tree: Tree, tables: Sequence[Table]) -> None:
+            names = [name for name in disk.names("/db") if name.endswith(".tbl")]
+            peak.append(sum(len(disk.contents(f"/db/{name}")) for name in names))
+            replace(tree, tables)
+
+        monkeypatch.setattr(Tree, "replace_tables", watched)
+        store.compact()
+
+        assert len(peak) > 3
+        assert max(peak) < size + 5 * 6000
+        assert store.stats().table_count > 3
+
+
+def test_what_overwrites_and_deletes_leave_goes_without_being_asked() -> None:
+    disk = SimulatedDisk()
+    with blobkv.open("/db", fs=disk) as store:
+        rng = random.Random(3)
+        with store.update() as txn:
+            txn.update({key: bytes(100) for key in KEYS})
+        store.flush()
+        alive = store.stats().table_size
+        for _ in range(40):
+            with store.update() as txn:
+                txn.update({key: rng.randbytes(100) for key in rng.sample(KEYS, 100)})
+            store.flush()
+            assert store.stats().table_size < 1.8 * alive
+        with store.update() as txn:
+            for key in KEYS[: len(KEYS) * 9 // 10]:
+                txn.delete(key)
+        store.flush()
+
+        assert store.stats().table_size < 0.2 * alive
+
+
+def test_new_keys_are_not_written_over_and_over() -> None:
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        rng = random.Random(4)
+        for _ in range(64):
+            with store.update() as txn:
+                txn.update({rng.randbytes(20): rng.randbytes(80) for _ in range(100)})
+            store.flush()
+        stats = store.stats()
+
+    assert stats.compactions > 10
+    # Log, flush, and once for each of the tiers of 4, 16, and 64 flushes.
+    assert stats.write_amplification < 2 + 3 * 1.5
+    assert stats.table_written > stats.merge_written > 0
+    assert len(stats.runs) < 8
+
+
+@pytest.mark.usefixtures("clear_by_range")
+def test_garbage_is_estimated_and_the_estimate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        with store.update() as txn:
+            txn.update({key: bytes(100) for key in KEYS})
+        flush_only(store)
+        size = store.stats().table_size
+        with store.update() as txn:
+            txn.update({key: bytes(100) for key in KEYS[::2]})
+        flush_only(store)
+        garbage = Garbage(store._fs, "/db", lambda: None)
+        half = garbage.estimate(store._source.layers.tables.runs)
+        monkeypatch.setattr(Garbage, "_made_by", lambda *_: pytest.fail("not kept"))
+
+        assert garbage.estimate(store._source.layers.tables.runs) == half
+        assert 0.4 * size < half < 0.6 * size
+
+    monkeypatch.undo()
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        with store.update() as txn:
+            txn.update({key: bytes(400) for key in KEYS})
+        flush_only(store)
+        size = store.stats().table_size
+        with store.update() as txn:
+            txn.clear(b"key 05")
+        flush_only(store)
+        garbage = Garbage(store._fs, "/db", lambda: None)
+
+        assert garbage.estimate(store._source.layers.tables.runs) > size // 20
+
+
+def test_a_merge_reads_each_byte_with_its_checksum() -> None:
+    disk = SimulatedDisk()
+    store, _ = store_of_layers(disk, 1, layers=2)
+    files = [table.file for table in store._source.layers.tables]
+    data = disk.contents(f"/db/{files[0].name}")
+    footer = store._source.layers.tables[0].footer
+    store.close()
+    for at in range(0, footer.hash_offset, 97):
+        rotten = bytearray(data)
+        rotten[at] ^= 1
+        disk.set_contents(f"/db/{files[0].name}", bytes(rotten))
+        with pytest.raises(CorruptionError, match=files[0].name):
+            for _ in pieces(disk, files):
+                pass
+
+
+def pieces(disk: SimulatedDisk, files: list[TableFile]) -> Iterator[object]:
+    merging = Merge(
+        disk,
+        "/db",
+        [[file] for file in files],
+        start=b"",
+        piece_size=1 << 20,
+        bottom=True,
+        step=lambda: None,
+    )
+    try:
+        for number in count(900):
+            piece = merging.write_next(number)
+            disk.remove(f"/db/{piece.file.name}")
+            yield piece
+            if piece.end is None:
+                return
+    finally:
+        merging.close()
