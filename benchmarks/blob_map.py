@@ -1,4 +1,4 @@
-"""The blob map over a snapshotter and a content store that are dicts: what the map itself costs.
+"""The blob map over a snapshotter and a content store that are dicts: what the map costs.
 
 Two snapshots stand for each blob, so every other removal deletes one. The Go program beside it
 does what the original did on bbolt: see `bbolt/blobmap.go`.

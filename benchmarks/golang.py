@@ -1,6 +1,6 @@
 """The Go program that runs bbolt: built from `bbolt/` and Debian's packages, without a network.
 
-    apt-get install golang-go golang-github-coreos-bbolt-dev
+apt-get install golang-go golang-github-coreos-bbolt-dev
 """
 
 from __future__ import annotations

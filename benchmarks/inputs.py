@@ -62,7 +62,7 @@ def scatter(index: int, count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The files for stores of `keys` keys with values of `value_size` bytes, made when asked."""
+    """The files for stores of so many keys and values of that size, made when asked for."""
 
     directory: Path
     keys: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 import shutil
@@ -21,7 +21,7 @@ def facts(directory: Path) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "Python": sys.version.split(" (")[0],
         "Go": go(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }
 
 

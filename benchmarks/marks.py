@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from results import Ratio, ratio
 
 if TYPE_CHECKING:
-
     from plan import Measurement
     from results import Figure, Results
 
@@ -44,7 +43,9 @@ class Bound:
 
 
 MARKS = (
-    Mark("durable commit, 1 thread", ("update, 1 thread",), "commit", (1.8, 2.2, 1.3, 2.2, 1.0)),
+    Mark(
+        "durable commit, 1 thread", ("update, 1 thread",), "commit", (1.8, 2.2, 1.3, 2.2, 1.0)
+    ),
     Mark(
         "durable commits, 32 threads, total",
         ("update, 32 threads", "batch, 32 threads"),

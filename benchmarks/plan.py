@@ -1,6 +1,7 @@
 """What is measured: every workload at every scale, with the engines it is fair to ask.
 
-A measurement's group is what `--only` names. The plan is data: `runner.py` carries it out, the page shows it.
+A measurement's group is what `--only` names. The plan is data: `runner.py` carries it out, and
+`page.py` shows it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ COMPARED = ("blobkv", *COMPILED)
 GROWTH = ("blobkv", "py-lmdb", BBOLT)
 BATCHING = ("blobkv", BBOLT)
 BLOBMAP = "blobmap"
-THREADS = (1, 8, 32)
 BATCH = 1000
 BATCH_SIZE_MAX = 1 << 20
 CHURN_BATCH = 10
 # At the most; fewer where a store holds fewer keys.
-COMMITS = 3200
-GETS = 500_000
+COMMITS = {1: 3200, 8: 6400, 32: 12_800}
+GETS = 300_000
 PREFIXES = 50_000
 KILLED_PAIRS = 10_000
 MIX_OPERATIONS = {"a": 6000, "b": 40_000, "e": 6000}
@@ -57,7 +57,7 @@ class Scale:
 
     def part(self, most: int) -> int:
         """A number of operations: `most`, or fewer where the store is small."""
-        return max(max(THREADS), min(most, self.keys))
+        return max(*COMMITS, min(most, self.keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,10 @@ class Plan:
     def measurements(self) -> list[Measurement]:
         """Everything, in the order in which it is done."""
         main, peers = Scale(self.keys), Scale(max(self.keys // 50, 100))
-        large = (Scale(max(self.keys // 10, 100), 1 << 10), Scale(max(self.keys // 250, 40), 1 << 16))
+        large = (
+            Scale(max(self.keys // 10, 100), 1 << 10),
+            Scale(max(self.keys // 250, 40), 1 << 16),
+        )
         return [
             *self._commits(main),
             *self._changes(main, self._reads(main, ordered_too=True)),
@@ -141,13 +144,11 @@ class Plan:
         """What blobmap does, beside what its original did on bbolt."""
         scale = Scale(min(self.keys, 2000))
         engines = (BLOBMAP, BBOLT)
-        return Measurement(
-            BLOBMAP, "blob map", "blob map", scale, engines, rounds=self.rounds
-        )
+        return Measurement(BLOBMAP, "blob map", "blob map", scale, engines, rounds=self.rounds)
 
     def _commits(self, scale: Scale) -> list[Measurement]:
         found = []
-        for threads in THREADS:
+        for threads in COMMITS:
             found.append(self._commit(scale, threads))
             if threads > 1:
                 found.append(self._commit(scale, threads, "batch", engines=BATCHING))
@@ -168,7 +169,7 @@ class Plan:
             "commits",
             scale,
             engines,
-            inputs={"pairs": ("fresh", scale.part(COMMITS))},
+            inputs={"pairs": ("fresh", scale.part(COMMITS[threads]))},
             threads=threads,
             call=call,
             rounds=self.rounds,
@@ -203,9 +204,7 @@ class Plan:
         return [
             *([ordered] if ordered_too else []),
             load,
-            replace(
-                reading, group=group or "gets", name="gets", workload="gets", inputs=keys
-            ),
+            replace(reading, group=group or "gets", name="gets", workload="gets", inputs=keys),
             replace(
                 reading, group=group or "scans", name="scans", workload="scans", inputs=prefixes
             ),

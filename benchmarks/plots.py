@@ -28,7 +28,7 @@ COLOURS = {
     "RocksDB": "#e69f00",
 }
 MARKERS = dict(zip(COLOURS, "osD^vP", strict=True))
-# White behind, so that black reads on a dark page too; text stays text; nothing random, no date.
+# White behind, so that black reads on a dark page too; text stays text; nothing is random.
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "blobkv",
@@ -73,9 +73,7 @@ def ratios(plan: Plan, results: Results) -> Drawing | None:
     for peer in PEERS:
         mine = [(value, row) for name, row, value in points if name == peer]
         x, y = zip(*mine, strict=True) if mine else ((), ())
-        axes.plot(
-            x, y, MARKERS[peer], color=COLOURS[peer], label=peer, linestyle="none", ms=7
-        )
+        axes.plot(x, y, MARKERS[peer], color=COLOURS[peer], label=peer, linestyle="none", ms=7)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -87,7 +85,7 @@ def ratios(plan: Plan, results: Results) -> Drawing | None:
 
 
 def churn(plan: Plan, results: Results) -> Drawing | None:
-    """Space on disk as a multiple of the live bytes while all is overwritten again and again."""
+    """Space on disk, as a multiple of the live bytes, while they are overwritten."""
     outcomes = results.outcomes(plan.churn)
     if not outcomes:
         return None
@@ -106,7 +104,9 @@ def churn(plan: Plan, results: Results) -> Drawing | None:
 def growth(plan: Plan, results: Results) -> Drawing | None:
     """How figures grow with the number of keys."""
     by_keys = plan.growing()
-    drawing, panels = plt.subplots(1, len(GROWING), figsize=(3 * len(GROWING), 2.8))
+    drawing, grid = plt.subplots(2, 3, figsize=(8, 4.6))
+    *panels, spare = grid.flat
+    spare.set_axis_off()
     lines = [
         panel_lines(axes, results, by_keys, *where)
         for axes, where in zip(panels, GROWING.values(), strict=True)
@@ -115,8 +115,9 @@ def growth(plan: Plan, results: Results) -> Drawing | None:
         axes.set_title(label, fontsize=9)
         axes.set_xlabel("keys")
         axes.set_ylim(bottom=0)
-        axes.set_ylabel("MiB" if "memory" in label else "µs")
-    panels[0].legend(frameon=False)
+        axes.set_ylabel("MiB" if "memory" in label else "us")
+        axes.minorticks_off()
+    spare.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="center")
     drawing.tight_layout()
     if not any(lines):
         plt.close(drawing)

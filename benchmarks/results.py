@@ -40,10 +40,13 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times longer a peer took than we did, and how far both figures spread."""
+    """How many times longer a peer took than we did, and how far the figures spread.
+
+    `spread` is None where there was one round only.
+    """
 
     value: float
-    spread: float
+    spread: float | None
 
 
 class Results:
@@ -70,7 +73,7 @@ class Results:
         return found
 
     def figure(self, measurement: Measurement, engine: str, name: str) -> Figure | None:
-        """Return an engine's figure of that name: a time, or another of an outcome's numbers."""
+        """Return an engine's figure of that name, be it a time or another number."""
         outcomes = self.outcomes(measurement).get(engine)
         if not outcomes:
             return None
@@ -94,7 +97,9 @@ def ratio(peer: Figure | None, ours: Figure | None) -> Ratio | None:
     """The peer's median by ours, if both were measured."""
     if peer is None or ours is None:
         return None
-    return Ratio(peer.median / ours.median, max(peer.spread, ours.spread))
+    once = len(peer.rounds) == len(ours.rounds) == 1
+    spread = None if once else max(peer.spread, ours.spread)
+    return Ratio(peer.median / ours.median, spread)
 
 
 def number(outcome: Outcome, name: str) -> float:

@@ -25,7 +25,7 @@ import golang
 from engines import BBOLT
 from inputs import Inputs
 from memory import children, peak_size
-from plan import BLOBMAP, Before
+from plan import Before
 from task import Outcome, Task
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ class Runner:
         shutil.rmtree(self.root / "scratch", ignore_errors=True)
 
     def _round(self, measurement: Measurement, number: int) -> None:
-        for engine in measurement.engines:
+        # Each round begins with another engine, so that none is always the first.
+        turn = number % len(measurement.engines)
+        for engine in measurement.engines[turn:] + measurement.engines[:turn]:
             result = result_path(self.root, measurement, engine, number)
             if engine not in self.engines or result.exists():
                 continue

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NOTHING = "-"
 MEBIBYTE = 1 << 20
-UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
+UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 # What is looked at as stores grow: the measurement and its figure.
 GROWING = {
     "get": ("gets", "get"),
@@ -75,7 +75,9 @@ def bounds(results: Results, plan: Plan) -> str:
             rows.append([bound.work, most, NOTHING, ""])
             continue
         verdict = "met" if figure.median <= bound.most * bound.unit else "**short**"
-        shown = f"{figure.median / bound.unit:.1f} {bound.unit_name} ±{figure.spread:.0%}"
+        shown = f"{figure.median / bound.unit:.1f} {bound.unit_name}"
+        if len(figure.rounds) > 1:
+            shown += spread_text(figure.spread)
         rows.append([bound.work, most, shown, verdict])
     return table(rows)
 
@@ -163,7 +165,9 @@ def time_cell(figure: Figure | None) -> str:
     """Median, best and spread."""
     if figure is None:
         return NOTHING
-    return f"{time_text(figure.median)} ({time_text(figure.best)}) ±{figure.spread:.0%}"
+    if len(figure.rounds) == 1:
+        return time_text(figure.median)
+    return f"{time_text(figure.median)} ({time_text(figure.best)}){spread_text(figure.spread)}"
 
 
 def memory_cell(figure: Figure | None) -> str:
@@ -173,7 +177,14 @@ def memory_cell(figure: Figure | None) -> str:
 
 def ratio_cell(found: Ratio | None) -> str:
     """A ratio and how far its figures spread."""
-    return f"{found.value:.2f} ±{found.spread:.0%}" if found else NOTHING
+    if found is None:
+        return NOTHING
+    return f"{found.value:.2f}{spread_text(found.spread)}"
+
+
+def spread_text(spread: float | None) -> str:
+    """A spread, if there was more than one round."""
+    return "" if spread is None else f" ±{spread:.0%}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from engines.engine import Pair
 
 
-class BlobKV:  # noqa: D101  # As the protocol.
+class BlobKV:
     version: ClassVar[str] = blobkv.__version__
 
     def __init__(self, directory: Path) -> None:

@@ -7,11 +7,11 @@ disagreeing. It keeps no order: a scan sorts the keys first. It has no views.
 
 from __future__ import annotations
 
+import dbm.dumb
 import os
 import platform
 from bisect import bisect_left
 from contextlib import contextmanager
-from dbm import dumb
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from engines.engine import Pair
 
 
-class DumbDbm:  # noqa: D101  # As the protocol.
+class DumbDbm:
     version: ClassVar[str] = f"Python {platform.python_version()}"
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._db = dumb.open(str(directory / "db"), "c")
+        self._db = dbm.dumb.open(str(directory / "db"), "c")  # noqa: SIM115  # `close` closes it.
 
     def commit(self, pairs: Sequence[Pair]) -> None:
         for key, value in pairs:

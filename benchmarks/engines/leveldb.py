@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engines.engine import Pair
 
 
-class LevelDB:  # noqa: D101  # As the protocol.
+class LevelDB:
     version: ClassVar[str] = f"{plyvel.__leveldb_version__}, plyvel {plyvel.__version__}"
 
     def __init__(self, directory: Path) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engines.engine import Pair
 
 
-class Lmdb:  # noqa: D101  # As the protocol.
+class Lmdb:
     version: ClassVar[str] = f"{lmdb.__version__}, LMDB {'.'.join(map(str, lmdb.version()))}"
 
     def __init__(self, directory: Path) -> None:

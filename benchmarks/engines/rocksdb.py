@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, ClassVar
 from rocksdict import (
     BlockBasedOptions,
     Cache,
-    FlushOptions,
     Options,
     Rdict,
     WriteBatch,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from engines.engine import Pair
 
 
-class RocksDB:  # noqa: D101  # As the protocol.
+class RocksDB:
     version: ClassVar[str] = f"in rocksdict {installed_version('rocksdict')}"
 
     def __init__(self, directory: Path) -> None:

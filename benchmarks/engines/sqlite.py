@@ -12,7 +12,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
-from engines.engine import CACHE_SIZE
+from engines.engine import CACHE_SIZE, WRITE_BUFFER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from engines.engine import Pair
 
+PAGE_SIZE = 4096
 PUT = "INSERT INTO kv VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v"
 GET = "SELECT v FROM kv WHERE k = ?"
 RANGE = "SELECT k, v FROM kv WHERE k >= ? AND k < ? ORDER BY k"
@@ -28,7 +29,7 @@ FORWARD = "SELECT k, v FROM kv ORDER BY k"
 REVERSE = "SELECT k, v FROM kv ORDER BY k DESC"
 
 
-class Sqlite:  # noqa: D101  # As the protocol.
+class Sqlite:
     version: ClassVar[str] = sqlite3.sqlite_version
 
     def __init__(self, directory: Path) -> None:
@@ -41,6 +42,7 @@ class Sqlite:  # noqa: D101  # As the protocol.
             "synchronous=FULL",
             f"cache_size={-CACHE_SIZE // 1024}",
             f"mmap_size={1 << 33}",
+            f"wal_autocheckpoint={WRITE_BUFFER_SIZE // PAGE_SIZE}",
         ):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute(

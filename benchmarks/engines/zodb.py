@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engines.engine import Pair
 
 
-class Zodb:  # noqa: D101  # As the protocol.
+class Zodb:
     version: ClassVar[str] = installed_version("ZODB")
 
     def __init__(self, directory: Path) -> None:
