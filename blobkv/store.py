@@ -168,7 +168,7 @@ class Store:
         writer.maintenance.compact()
 
     def compact(self) -> None:
-        """Flush, then merge all tables into one without what is deleted or shadowed.
+        """Flush, then merge all tables into one run without what is deleted or shadowed.
 
         Raises: as `flush`. Cost: reads and writes everything once, beside other work.
         """

@@ -34,7 +34,7 @@ _PIECE_SIZE_MAX: Final = 64 << 20
 _PIECE_DIVISOR: Final = 16
 # Of a merge of everything that was asked for: the fewer tables, the better, but the next merge
 # needs room for two of them.
-_WHOLE_PIECE_SIZE_MAX: Final = 1 << 30
+_WHOLE_PIECE_SIZE_MAX: Final = 256 << 20
 
 
 def choose(tables: Tables, garbage: int) -> slice | None:
