@@ -100,9 +100,10 @@ class Inputs:
         return self._write(f"newest-{count}", [key(self.keys + count - 1)])
 
     def misses(self, count: int) -> Path:
-        """Keys that the store does not hold, spread over its range."""
+        """Keys that the store does not hold, each of another group, so in no order."""
         first = 2 * self.keys
-        return self._write(f"misses-{count}", map(key, range(first, first + count)))
+        numbers = range(first, first + GROUP * count, GROUP)
+        return self._write(f"misses-{count}", map(key, numbers))
 
     def prefixes(self, count: int) -> Path:
         """Prefixes that ten keys share."""
