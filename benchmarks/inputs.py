@@ -23,12 +23,15 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256, shake_128
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
+# Of this file: what it writes changes with it.
+EDITION = f"{crc32(Path(__file__).read_bytes()):08x}"
 KEY_SIZE = 71
 PREFIX_SIZE = KEY_SIZE - 5
 GROUP = 10

@@ -5,7 +5,8 @@
     python benchmarks/report.py --keys 20000 --rounds 1  a quick look
     python benchmarks/report.py --render                 the page again, from what was measured
 
-A round that was measured is not measured again: to start anew, remove the root's `results`.
+A round that was measured is not measured again: to start anew, with another blobkv say, remove
+the root. Under it each edition of the inputs has a folder of its own.
 Use a root on the disk that matters: in memory a sync costs nothing and commits say nothing.
 """
 
@@ -22,6 +23,7 @@ import machine
 import page
 import plots
 from engines import ADAPTERS, BBOLT, missing
+from inputs import EDITION
 from plan import BLOBMAP, Plan
 from results import Results
 from runner import Runner
@@ -76,10 +78,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, default=PROJECT / "docs")
     parser.add_argument("--render", action="store_true", help="measure nothing")
     options = parser.parse_args(arguments)
+    # What was measured with other inputs must never stand beside what is measured now.
+    root = options.root / EDITION
     if not options.render:
         plan = Plan(options.keys, options.keys_max, options.seconds, options.rounds)
-        measure(plan, options.root, set(options.engines), set(options.only))
-    render(options.root, options.docs)
+        measure(plan, root, set(options.engines), set(options.only))
+    render(root, options.docs)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import report
 from engines import ADAPTERS, BBOLT, missing
+from inputs import EDITION
 from plan import BLOBMAP, Plan
 from results import Results
 from runner import Runner
@@ -34,7 +35,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_measurement_has_a_result_of(engine: str, measured: Path) -> None:
     if reason := missing(engine):
         pytest.skip(reason)
-    results = Results(measured)
+    results = Results(measured / EDITION)
     asked = [m for m in Plan(200, 200, 0.1, 1).measurements() if engine in m.engines]
 
     assert asked
@@ -67,6 +68,8 @@ def test_rendering_again_changes_no_byte(measured: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_second_run_measures_nothing(measured: Path) -> None:
     said: list[str] = []
-    Runner(measured, frozenset(["blobkv"]), said.append).run([Plan(200, 200, 0.1, 1).churn])
+    Runner(measured / EDITION, frozenset(["blobkv"]), said.append).run(
+        [Plan(200, 200, 0.1, 1).churn]
+    )
 
     assert said == []
