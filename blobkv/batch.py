@@ -193,5 +193,5 @@ def _refuse(scope: Scope) -> NoReturn:  # noqa: ARG001  # As every commit's.
     raise UsageError("a batch commits by itself when the function returns")
 
 
-def _ignore(scope: Scope) -> None:  # As every release's.
+def _ignore() -> None:
     """Release nothing: the leader's transaction holds what there is to hold."""

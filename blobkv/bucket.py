@@ -14,7 +14,6 @@ Source: bolt's Bucket, as a mapping; the tags follow FoundationDB's subspaces.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from blobkv._engine.format import KEY_SIZE_MAX as STORED_KEY_SIZE_MAX
@@ -37,7 +36,6 @@ ENTRY: Final = b"\x00"
 _BUCKET: Final = b"\x01"
 # Between the entries and the child buckets of a level no stored key has room.
 ENTRIES_END: Final = _BUCKET
-_KEY: Final = itemgetter(0)
 
 
 class Entries(MutableMapping[bytes, bytes]):
@@ -227,10 +225,10 @@ class Entries(MutableMapping[bytes, bytes]):
         return self.get(bytes(key)) is not None
 
     def __iter__(self) -> Iterator[bytes]:
-        return map(_KEY, self._pairs(b"", None, reverse=False))
+        return iter(self.keys())
 
     def __reversed__(self) -> Iterator[bytes]:
-        return map(_KEY, self._pairs(b"", None, reverse=True))
+        return iter(self.keys(reverse=True))
 
     def __len__(self) -> int:
         return self._count(b"", None)
@@ -260,8 +258,7 @@ class Entries(MutableMapping[bytes, bytes]):
         return changes
 
     def _check_open(self) -> None:
-        if self._scope.ended:
-            self._scope.get(b"")
+        self._scope.reader.check_open()
 
     def _child(self, names: tuple[bytes | str, ...]) -> bytes:
         if not names:

@@ -15,15 +15,11 @@ from blobkv.keys import prefix_end
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blobkv.scope import Scope
-
 Pair = tuple[bytes, bytes]
 
 
 class Entries(Protocol):
     """What a cursor moves over: the keys of a transaction or of a bucket."""
-
-    _scope: Scope
 
     def _count(self, start: bytes, stop: bytes | None) -> int: ...
 
@@ -107,6 +103,7 @@ class Cursor:
 
         Cost: O(1) after another `next`, else O(log n).
         """
+        self._entries._check_open()
         if self._past_end:
             return False
         if self._pair is not None:
@@ -144,7 +141,8 @@ class Cursor:
     def __next__(self) -> Pair:
         if self._pair is None or self._given:
             self.next()
-        self._entries._check_open()
+        else:
+            self._entries._check_open()
         if self._pair is None:
             raise StopIteration
         self._given = True

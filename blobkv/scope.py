@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from blobkv._engine.state import LASTING, State
+from blobkv._engine.state import ENDED, LASTING, State
 from blobkv.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -18,21 +18,24 @@ class _Ended:
     """The reader of a transaction that has ended."""
 
     def get(self, key: bytes) -> NoReturn:  # noqa: ARG002  # As every reader's.
-        raise ClosedError("the transaction has ended; open another view or update")
+        self.check_open()
 
     def items(
         self,
-        start: bytes,
+        start: bytes,  # noqa: ARG002
         stop: bytes | None,  # noqa: ARG002
         *,
         owner: Owner = LASTING,  # noqa: ARG002
         skip: int = 0,  # noqa: ARG002
         reverse: bool = False,  # noqa: ARG002
     ) -> NoReturn:
-        self.get(start)
+        self.check_open()
 
     def count(self, start: bytes, stop: bytes | None) -> NoReturn:  # noqa: ARG002
-        self.get(start)
+        self.check_open()
+
+    def check_open(self) -> NoReturn:
+        raise ClosedError(ENDED)
 
 
 _ENDED: Final = _Ended()

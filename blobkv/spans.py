@@ -33,8 +33,7 @@ class _Span:
         self._entries = entries
         self._start, self._stop = bounds(prefix, start, stop)
         self._reverse = reverse
-        if entries._scope.ended:
-            entries._check_open()
+        entries._check_open()
 
     def __len__(self) -> int:
         return self._entries._count(self._start, self._stop)

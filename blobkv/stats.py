@@ -47,8 +47,8 @@ class Stats:
         merge_written: Of `table_written`, what merges wrote.
         child_tables: Tables that a child process has written.
         child_reason: Why the last large table was written in this process; None if it was not.
-        views: Views open now.
-        oldest_view: The sequence that the oldest of them reads; None if none is open.
+        views: Commits that open views read now; views of one commit count once.
+        oldest_view: The sequence of the oldest of them; None if no view is open.
         failure: What the last flush or compaction in the background failed with, or None.
     """
 

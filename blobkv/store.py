@@ -19,13 +19,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
+from weakref import ref
 
 from blobkv._engine import recovery
 from blobkv._engine.backup import write_backup
 from blobkv._engine.figures import figures
 from blobkv._engine.follower import Follower
-from blobkv._engine.fs import on_fork
 from blobkv._engine.overlay import Overlay
+from blobkv._engine.process import on_fork
 from blobkv._engine.state import State
 from blobkv._engine.verify import verify_files
 from blobkv._engine.views import Views
@@ -37,7 +38,7 @@ from blobkv.transaction import Transaction, Update
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from blobkv._engine.fs import FileSystem, Lock
@@ -65,9 +66,11 @@ class Store:
         self._batches = Batches(self._begin, lambda: self._updating)
         self._closed: str | None = None
         self._released = False
-        # The update that holds the write lock, and the thread that holds it.
+        # The update that holds the write lock, the thread that holds it, and the hold itself,
+        # which is the update's: one that is dropped lets go.
         self._update: Scope | None = None
         self._updating: int | None = None
+        self._hold: Callable[[], Generator[None] | None] = _nothing
         self._source: Writer | Follower
         if lock is None:
             self._source = Follower(fs, str(directory), self._views, self._state_lock)
@@ -225,10 +228,9 @@ class Store:
         """
         if self._released:
             return
-        update = self._update
-        if update is not None and self._updating == threading.get_ident():
-            update.end()
-            self._abandon(update)
+        hold = self._hold()
+        if hold is not None and self._updating == threading.get_ident():
+            next(hold, None)
         with self._write_lock:
             if self._released:
                 return  # type: ignore[unreachable]  # Another thread may have closed it.
@@ -271,27 +273,29 @@ class Store:
 
     def _begin(self, *, durable: bool = True) -> tuple[Scope, Transaction]:
         writer = self._writer()
-        self._acquire()
+        hold = self._held()
         try:
+            next(hold)
             writer.tree.check_writable()
             changes = Overlay(State(writer.layers, writer.appended))
             scope = Scope(writer.appended, changes, changes)
-            commit = partial(self._commit, durable=durable)
-            transaction = Update(scope, commit=commit, release=self._abandon)
-            # Last: from here on the transaction, when it ends or is dropped, lets go.
-            self._update = scope
+            # Resumed, the hold ends; once it has ended that does nothing. No function of ours.
+            release = partial(next, hold, None)
+            commit = partial(self._commit, release=release, durable=durable)
+            transaction = Update(scope, commit=commit, release=release)
+            self._update, self._hold = scope, ref(hold)
         except BaseException:
-            self._release()
+            hold.close()
             raise
         return scope, transaction
 
-    def _commit(self, scope: Scope, *, durable: bool) -> int:
+    def _commit(self, scope: Scope, *, release: Callable[[], None], durable: bool) -> int:
         writer = self._writer()
         changes = scope.changes
         try:
             commit = writer.append(changes, durable=durable) if changes else None
         finally:
-            self._abandon(scope)
+            release()
         if commit is not None:
             writer.settle(commit)
             return commit.sequence
@@ -300,27 +304,26 @@ class Store:
             writer.sync()
         return scope.sequence
 
-    def _abandon(self, scope: Scope) -> None:
-        if self._update is scope:
-            self._release()
+    def _held(self) -> Generator[None]:
+        """Hold the write lock from the first `next` until resumed, closed, or dropped.
 
-    def _acquire(self) -> None:
+        An interrupt that comes as the lock is taken is raised within the `with`, and one that
+        comes as `next` returns drops the generator: whatever happens, the lock is let go.
+        """
         if self._updating == threading.get_ident():
             raise UsageError("this thread has an update open; commit it or roll it back first")
-        self._write_lock.acquire()
-        try:
-            self._updating = threading.get_ident()
-            self._check_open()
-        except BaseException:
-            self._release()
-            raise
-
-    def _release(self) -> None:
-        try:
-            self._update = None
-            self._updating = None
-        finally:
-            self._write_lock.release()
+        with self._write_lock:
+            try:
+                self._updating = threading.get_ident()
+                self._check_open()
+                yield
+            finally:
+                # No call before these: an interrupt could come there.
+                update, self._update = self._update, None
+                self._updating = None
+                if update is not None:
+                    # One that was dropped: a bucket of it may still be there.
+                    update.end()
 
     def _release_claim(self) -> None:
         if isinstance(self._source, Writer):
@@ -328,20 +331,9 @@ class Store:
         # Last: one that is interrupted before it has let go can be closed again.
         self._released = True
 
-    @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        self._acquire()
-        try:
-            yield
-        finally:
-            # As `_release`, but not by a call: an interrupt could come before it begins, and
-            # here nobody would try again.
-            self._updating = None
-            self._write_lock.release()
-
     def _freeze(self) -> Writer:
         writer = self._writer()
-        with self._exclusively():
+        with contextmanager(self._held)():
             writer.freeze()
         return writer
 
@@ -355,11 +347,10 @@ class Store:
         self._follow()
         with self._state_lock:
             self._check_open()
-            state = self._views.state(self._source.layers, self._source.visible)
-            if isinstance(self._source, Follower):
-                # The next view looks again at what is new.
-                self._views.renew()
-        return state
+            # A follower's next view looks again at what is new.
+            keep = isinstance(self._source, Writer)
+            source = self._source
+            return self._views.state(source.layers, source.visible, keep=keep)
 
     def _follow(self) -> None:
         self._check_open()
@@ -375,3 +366,7 @@ class Store:
     def _end(self, reason: str) -> None:
         self._closed = reason
         self._views.close()
+
+
+def _nothing() -> None:
+    """Stand for a reference to nothing."""

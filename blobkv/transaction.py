@@ -93,7 +93,8 @@ class Update(Transaction):
     Args:
         scope: What it reads and changes.
         commit: Makes the scope's changes durable and returns their sequence.
-        release: Called when it ends, maybe more than once.
+        release: Called when it ends, maybe more than once. That it is dropped is enough: one
+            that nobody refers to must not hold the write lock for ever.
     """
 
     __slots__ = ("_commit", "_release")
@@ -103,7 +104,7 @@ class Update(Transaction):
         scope: Scope,
         *,
         commit: Callable[[Scope], int],
-        release: Callable[[Scope], None],
+        release: Callable[[], object],
     ) -> None:
         super().__init__(scope)
         self._commit = commit
@@ -124,7 +125,7 @@ class Update(Transaction):
         """Drop the changes and end the transaction. Idempotent."""
         self._scope.end()
         # Also when it had ended: an interrupt may have come between the two.
-        self._release(self._scope)
+        self._release()
 
     def __exit__(
         self,
@@ -135,10 +136,4 @@ class Update(Transaction):
         if exc_type is None and not self._scope.ended:
             self.commit()
         else:
-            self.rollback()
-
-    def __del__(self) -> None:
-        # One that was dropped must not hold the write lock for ever. One that an interrupt
-        # kept from being made holds nothing.
-        if hasattr(self, "_release"):
             self.rollback()

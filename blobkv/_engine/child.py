@@ -14,7 +14,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from blobkv._engine.fs import OSFileSystem, on_fork, processor_count
+from blobkv._engine.fs import OSFileSystem
+from blobkv._engine.process import on_fork, processor_count
 from blobkv._engine.worker import IDLE
 
 if TYPE_CHECKING:

@@ -199,8 +199,16 @@ def decode_frame(data: bytes, at: int, log_id: int) -> Frame | None:
     return Frame(sequence, synced, kind, end, *body)
 
 
-def frame_size(data: bytes, at: int) -> int | None:
-    """Return the size in bytes that a frame header at `at` claims, or None if it is none."""
+class Claim(NamedTuple):
+    """What a frame header says of its frame, unverified; `size` counts the header."""
+
+    size: int
+    sequence: int
+    synced: int
+
+
+def claimed_frame(data: bytes, at: int) -> Claim | None:
+    """Return what a frame header at `at` claims, or None if there can be none."""
     if at + FRAME_SIZE > len(data):
         return None
     _, size, sequence, synced, count, kind, magic = _FRAME.unpack_from(data, at)
@@ -208,7 +216,7 @@ def frame_size(data: bytes, at: int) -> int | None:
         return None
     if kind not in {COMMIT, SEAL} or data[at + FRAME_ZERO_OFFSET] or synced < LOG_HEADER_SIZE:
         return None
-    return FRAME_SIZE + int(size)
+    return Claim(FRAME_SIZE + size, sequence, synced)
 
 
 def _decode_body(

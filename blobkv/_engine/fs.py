@@ -32,10 +32,10 @@ import socket
 import stat
 import sys
 import time
-import weakref
 from io import FileIO
 from typing import Final, Protocol
 
+from blobkv._engine.process import has_ended, on_fork
 from blobkv.errors import CorruptionError, LockedError
 
 Mapped = bytes | mmap.mmap
@@ -43,6 +43,7 @@ Mapped = bytes | mmap.mmap
 _FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
 _LOCK_POLL_SECONDS: Final = 0.02
+_GHOST_SECONDS: Final = 1.0
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 # Without O_NONBLOCK, a FIFO planted in the directory would hold an open for ever.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -301,34 +302,6 @@ class _OSLock:
         self._file.close()
 
 
-def processor_count() -> int:
-    """Return how many processors this process may use, or has where that is not told."""
-    return len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0))
-
-
-class Forkable(Protocol):
-    """Something that must not be used in a forked child."""
-
-    def forget_in_child(self) -> None:
-        """Called once in the child, where no other thread exists. Must take no lock."""
-
-
-def on_fork(subject: Forkable) -> None:
-    """Call `subject.forget_in_child` in every forked child, while the subject lives."""
-    _FORKABLE.add(subject)
-
-
-_FORKABLE: Final[weakref.WeakSet[Forkable]] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for subject in list(_FORKABLE):
-        subject.forget_in_child()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
 def _sync(fd: int) -> None:
     if sys.platform == "darwin":
         # fsync there stops at the drive's cache.
@@ -383,9 +356,11 @@ def _claim(fd: int, path: str, timeout: float) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= deadline:
+            late = time.monotonic() - deadline
+            if late >= 0:
                 pid, host = _holder(fd)
-                raise LockedError(os.path.dirname(path), pid, host, timeout) from None
+                if late >= _GHOST_SECONDS or not _is_ghost(pid, host):
+                    raise LockedError(os.path.dirname(path), pid, host, timeout) from None
             time.sleep(_LOCK_POLL_SECONDS)
         else:
             return
@@ -398,3 +373,12 @@ def _holder(fd: int) -> tuple[int | None, str | None]:
     except (ValueError, KeyError, TypeError, RecursionError):
         # The holder is just writing it, or died while it did.
         return None, None
+
+
+def _is_ghost(pid: int | None, host: str | None) -> bool:
+    """Return whether the holder has died here, yet holds the lock.
+
+    Killed while it started another program, it leaves a fork of itself that has all it had
+    open until that program's first instruction.
+    """
+    return pid is not None and host == socket.gethostname() and has_ended(pid)

@@ -12,8 +12,9 @@
 
     The home of a key is crc32(key) * homes >> 32; it is in the first slot free from there,
     at most PROBE_MAX, 128, further, without wrapping round: there are PROBE_MAX + 1 slots
-    more than homes. Keys made to collide would need more: then a table has no hash index
-    (homes = 0) and is searched by its block index.
+    more than homes. No more than PROBE_MAX slots in a row are full. Keys made to collide
+    would need more: then a table has no hash index (homes = 0) and is searched by its block
+    index.
 
     A page is 8192 homes; its checksum covers their tags and those of the PROBE_MAX + 1 slots
     behind them, then the places of the same: all that a search from one of them can read.
@@ -31,6 +32,7 @@ Source: tags apart from what they stand for follow Swiss tables.
 
 from __future__ import annotations
 
+import re
 from array import array
 from itertools import accumulate
 from operator import add
@@ -187,6 +189,9 @@ def fill_slots(hashes: array[int], places: array[int]) -> tuple[bytearray, array
                 return bytearray(), array("Q")
         tags[at] = crc & TAG_MASK or 1
         slots[at] = place
+    # A search for what is not there reads on to an empty slot, and no checksum reaches further.
+    if re.search(rb"[^\x00]{%d}" % (PROBE_MAX + 1), tags):
+        return bytearray(), array("Q")
     return tags, slots
 
 

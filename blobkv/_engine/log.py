@@ -28,11 +28,11 @@ from blobkv._engine.format import (
     SEAL,
     Frame,
     LogHeader,
+    claimed_frame,
     decode_frame,
     decode_log_header,
     encode_frame,
     encode_log_header,
-    frame_size,
 )
 from blobkv.errors import CorruptionError, PoisonedError
 
@@ -69,6 +69,7 @@ class Log:
     Attributes:
         file: What the manifest says of it.
         end: Where the next frame goes, in bytes.
+        commits_end: Where the last commit ends; before `end` once the log is sealed.
         synced: How far the file is known to be durable.
         room_end: Up to where zeroes were written ahead, if that is past `end`.
     """
@@ -76,6 +77,7 @@ class Log:
     def __init__(self, file: LogFile, handle: WritableFile) -> None:
         self.file = file
         self.end = LOG_HEADER_SIZE
+        self.commits_end = LOG_HEADER_SIZE
         self.synced = LOG_HEADER_SIZE
         self.room_end = LOG_HEADER_SIZE
         self._handle = handle
@@ -106,7 +108,8 @@ class Log:
 
         After any other exception, an interrupt, the frame may be there or not.
         """
-        return self._append(sequence, entries, ranges, COMMIT)
+        self.commits_end = self._append(sequence, entries, ranges, COMMIT)
+        return self.commits_end
 
     def sync(self) -> None:
         """Make everything appended so far durable."""
@@ -227,10 +230,11 @@ class LogReader:
             frame = decode_frame(window, self._at - base, self._log_id)
             if frame is None:
                 known = len(window) - (self._at - base)
-                claimed = frame_size(window, self._at - base)
-                if known >= (claimed or FRAME_SIZE):
+                claim = claimed_frame(window, self._at - base)
+                claimed = FRAME_SIZE if claim is None else claim.size
+                if known >= claimed:
                     return
-                wanted = max(claimed or 0, _READ_SIZE)
+                wanted = max(claimed, _READ_SIZE)
                 window, base = self._file.read(self._at, wanted), self._at
                 if len(window) <= known:
                     return
@@ -257,19 +261,24 @@ class LogReader:
         """
         if self.sealed:
             return
-        base = self._at
+        base, last = self._at, self.sequence
         size = self._file.size - base
         budget = _SEARCH_FACTOR_MAX * size
         for at in self._places_of_magic(base + 1, base + size):
-            claimed = frame_size(self._file.read(at, FRAME_SIZE), 0)
-            if claimed is None or at + claimed > base + size:
+            claim = claimed_frame(self._file.read(at, FRAME_SIZE), 0)
+            if claim is None or at + claim.size > base + size:
                 continue
-            budget -= claimed
+            # Only what would promise this place, and could be one of the frames that followed,
+            # is worth its checksum: a value may hold any number of headers that are neither.
+            frames_max = 1 + (at - base) // FRAME_SIZE
+            if not (base < claim.synced <= at and 0 <= claim.sequence - last <= frames_max):
+                continue
+            budget -= claim.size
             if budget < 0:
                 reason = "no valid frame, and more that look like one than any log could hold"
                 raise CorruptionError(self._path, base, reason)
-            frame = decode_frame(self._file.read(at, claimed), 0, self._log_id)
-            if frame is not None and base < frame.synced <= at and not self._valid_now(base):
+            frame = decode_frame(self._file.read(at, claim.size), 0, self._log_id)
+            if frame is not None and not self._valid_now(base):
                 reason = (
                     f"no valid frame, though the frame at {at:#x} says that the log was synced "
                     f"up to {frame.synced:#x}"
@@ -305,10 +314,10 @@ class LogReader:
 
     def _valid_now(self, at: int) -> bool:
         """Look again: a live writer may have written there since `frames` looked."""
-        size = frame_size(self._file.read(at, FRAME_SIZE), 0)
-        if size is None:
+        claim = claimed_frame(self._file.read(at, FRAME_SIZE), 0)
+        if claim is None:
             return False
-        return decode_frame(self._file.read(at, size), 0, self._log_id) is not None
+        return decode_frame(self._file.read(at, claim.size), 0, self._log_id) is not None
 
     def _places_of_magic(self, start: int, stop: int) -> Iterator[int]:
         """Yield where frames may start in [start, stop), by their magic, in order."""

@@ -8,8 +8,8 @@ long merge holds nothing up.
 Locks, in the order they may be taken together:
 
     _merging   over all merges that one call makes, from choosing to the last piece
-    _step      over one flush, or one piece, and putting it in force; whoever waits for a
-               flush waits for no more than that
+    _step      over one flush, or one piece, and putting it in force, and over whatever else is
+               asked of the builder; whoever waits for a flush waits for no more than that
 
 Invariants:
 
@@ -185,7 +185,8 @@ class Maintenance:
         tables = self._tree.layers.tables
         progress = _Progress(tables[chosen], tables[chosen.stop :])
         job = partial(progress.job, self._directory, piece_size)
-        merging = self.builder.merge(job, _size(progress.inputs))
+        with self._step:
+            merging = self.builder.merge(job, _size(progress.inputs))
         try:
             while progress.inputs:
                 with self._step:
@@ -196,7 +197,8 @@ class Maintenance:
                     newer = progress.newer(self._tree.layers.tables)
                     self._keep_up(below=len(self._tree.layers.tables) - newer)
         finally:
-            merging.close()
+            with self._step:
+                merging.close()
         self.compactions += 1
 
     def _adopt(self, progress: _Progress, piece: Piece) -> None:

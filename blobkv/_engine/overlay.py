@@ -18,7 +18,7 @@ from sortedcontainers import SortedList
 
 from blobkv._engine.memtable import ABSENT
 from blobkv._engine.ranges import Ranges
-from blobkv._engine.state import LASTING
+from blobkv._engine.state import ENDED, LASTING
 from blobkv.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Overlay:
         for key, value in self._pairs(start, stop, owner, reverse=reverse):
             yield key[skip:], value
             if owner.ended:
-                raise ClosedError("the transaction has ended; open another view or update")
+                raise ClosedError(ENDED)
 
     def _pairs(
         self, start: bytes, stop: bytes | None, owner: Owner, *, reverse: bool
@@ -146,6 +146,10 @@ class Overlay:
         if not self:
             return self._base.count(start, stop)
         return sum(1 for _ in self.items(start, stop))
+
+    def check_open(self) -> None:
+        """Raise `ClosedError` if what it lies over can be read no more."""
+        self._base.check_open()
 
     def check(self) -> None:
         """Assert every invariant. O(n log n); for tests."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Pair = tuple[bytes, bytes]
 
+ENDED: Final = "the transaction has ended; open another view or update"
+_CLOSED: Final = "the store was closed; open it again"
+
 
 class Owner(Protocol):
     """Whoever reads a state, for a time."""
@@ -73,6 +76,9 @@ class Reader(Protocol):
 
     def count(self, start: bytes, stop: bytes | None) -> int:
         """Return how many pairs `items` would yield."""
+
+    def check_open(self) -> None:
+        """Raise `ClosedError` if it can be read no more."""
 
 
 class Layers(NamedTuple):
@@ -152,6 +158,7 @@ class State:
         Cost: one number a block where there is one run of tables and nothing else, as after
         a compaction; else all but the making of pairs.
         """
+        self.check_open()
         runs = self._tables.runs
         if len(self._sources) == len(runs) == 1 and not runs[0].tombstones:
             return runs[0].count(start, stop)
@@ -167,6 +174,11 @@ class State:
             return sources[0].chunks(start, stop, skip=skip, reverse=reverse)
         return merged(sources, start, stop, skip=skip, reverse=reverse)
 
+    def check_open(self) -> None:
+        """Raise `ClosedError` if the store was closed."""
+        if self._closed:
+            raise ClosedError(_CLOSED)
+
     def cut(self, owner: Owner) -> None:
         """End what the owner, who has ended, is reading: the next pair raises."""
         if self._reading:
@@ -177,8 +189,9 @@ class State:
     def close(self) -> None:
         """Have every later read raise `ClosedError`."""
         self._closed = True
-        self._lookups.clear()
+        # In this order: what the memtables do not know the tables are asked for.
         self._tables.close()
+        self._lookups.clear()
         for _, keys in list(self._reading.values()):
             keys.clear()
 
@@ -190,8 +203,9 @@ class State:
         self._reading[token] = owner, keys
         try:
             while True:
-                if owner.ended or self._closed:
-                    raise ClosedError("the transaction has ended; open another view or update")
+                self.check_open()
+                if owner.ended:
+                    raise ClosedError(ENDED)
                 chunk = next(chunks, None)
                 if chunk is None:
                     return

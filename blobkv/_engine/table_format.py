@@ -272,6 +272,27 @@ def decode_block(
     return fields[::2], values
 
 
+def read_block(
+    data: Mapped | bytes, offset: int, path: str, start: int = 0
+) -> tuple[Sequence[bytes], Sequence[bytes | None]]:
+    """Return keys and values of the block at `offset` of a table, verified.
+
+    Args:
+        data: The table from `start` on.
+        offset: Where the block starts in the file.
+        path: The file's name, for errors.
+        start: Where `data` starts in the file.
+
+    Raises:
+        CorruptionError: It is not what was written.
+    """
+    check_block(memoryview(data), offset, path, start)
+    try:
+        return decode_block(data, offset - start)
+    except ValueError as cause:
+        raise CorruptionError(path, offset, str(cause)) from cause
+
+
 def entry_count(data: Mapped | bytes, at: int) -> int:
     """Return how many entries the verified block at `at` has."""
     return int(CRC.unpack_from(data, at + 8)[0])

@@ -4,6 +4,9 @@ All views of one commit share one state, made when the first of them asks for it
 reads keeps a reference to it, and this module only weak ones: a view costs nothing to open
 or to end, needs no lock for either, and may end in the middle of anything, when the
 interpreter drops it.
+
+One reader is not seen: a view in a cycle of references that only the garbage collector ends,
+if a finalizer in that cycle goes on reading it. The collector clears weak references first.
 """
 
 from __future__ import annotations
@@ -30,19 +33,26 @@ class Views:
         # In the order of their sequences, since each new state is of the newest.
         self._live: dict[ref[State], int] = {}
 
-    def state(self, layers: Layers, sequence: int) -> State:
+    def state(self, layers: Layers, sequence: int, *, keep: bool) -> State:
         """Return what a new view reads. Called under the state lock.
+
+        Args:
+            layers: What it consists of.
+            sequence: Its commit.
+            keep: Whether later views may read it, without asking, until `renew`.
 
         Cost: O(memtables) the first time, then O(1).
         """
-        if self.newest is None:
-            state = State(layers, sequence)
-            # Called whenever and wherever the last reader lets go. It is no function of ours:
-            # there an interrupt would be lost, and so would be what it was to do.
-            self._live[ref(state, self._live.pop)] = sequence
+        if self.newest is not None:
+            return self.newest
+        state = State(layers, sequence)
+        # Called whenever and wherever the last reader lets go. It is no function of ours:
+        # there an interrupt would be lost, and so would be what it was to do.
+        self._live[ref(state, self._live.pop)] = sequence
+        if keep:
             # Last: from here on anybody may read it.
             self.newest = state
-        return self.newest
+        return state
 
     def renew(self) -> None:
         """Have the next view ask for its state. Called under the state lock."""

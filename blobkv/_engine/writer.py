@@ -190,10 +190,12 @@ class Writer:
         Raises:
             As `settle`.
         """
-        self.tree.check_writable()
         appended, log = self.appended, self._log
+        # After these: what closes the log without a sync has poisoned the store before.
+        self.tree.check_writable()
         if log is not None:
-            self._shared_sync.through(log, log.end)
+            # Not up to its end: behind a seal it may be closed, and all before it is durable.
+            self._shared_sync.through(log, log.commits_end)
         self._publish(appended)
 
     def freeze(self) -> None:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,43 @@ def test_what_a_killed_child_leaves_undone_is_done_here(
         assert moment == "within the job" or store.stats().child_reason is not None
         assert files(tmp_path / "db") == store._source.manifest.names
     check(tmp_path / "db", pairs)
+
+
+def test_one_thread_at_a_time_asks_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would read each other's answers, a byte here and a byte there."""
+    ask, close, asking, overlaps = Child.ask, Child.close, threading.Lock(), []
+
+    def slow(self: Child, name: str, *job: object) -> object:
+        if not asking.acquire(blocking=False):
+            overlaps.append(name)
+            return None
+        try:
+            time.sleep(0.01)
+            return ask(self, name, *job)
+        finally:
+            asking.release()
+
+    def closing(self: Child) -> None:
+        if asking.locked():
+            overlaps.append("close")
+        close(self)
+
+    with blobkv.open(tmp_path / "db") as store:
+        pairs = two_layers(store)
+        monkeypatch.setattr(Child, "ask", slow)
+        monkeypatch.setattr(Child, "close", closing)
+        merging = threading.Thread(target=store.compact)
+        merging.start()
+        while merging.is_alive():
+            pairs |= fill(store, 3, 200)
+            store._freeze().maintenance.flush()
+        merging.join()
+
+        assert overlaps == []
+        assert shown(store) == pairs
+        assert store.verify().ok
 
 
 def test_a_child_that_cannot_start_is_no_reason_to_fail(

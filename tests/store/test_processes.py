@@ -7,10 +7,14 @@ is there.
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import random
+import socket
 import subprocess
 import sys
+import threading
 import warnings
 from typing import TYPE_CHECKING
 
@@ -182,6 +186,28 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     stop(start_writer(tmp_path / "db"))
 
     blobkv.open(tmp_path / "db").close()
+
+
+@pytest.mark.parametrize("let_go", [True, False])
+def test_a_lock_that_outlives_its_holder_is_waited_for_a_moment(
+    tmp_path: Path, *, let_go: bool
+) -> None:
+    """As a process keeps it that the holder, when it was killed, was just starting."""
+    blobkv.open(tmp_path / "db").close()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(timeout=30)
+    with (tmp_path / "db/LOCK").open("r+") as file:
+        json.dump({"pid": dead.pid, "host": socket.gethostname()}, file)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if let_go:
+            release = threading.Timer(0.2, fcntl.flock, [file, fcntl.LOCK_UN])
+            release.start()
+            blobkv.open(tmp_path / "db").close()
+            release.join()
+        else:
+            with pytest.raises(LockedError, match=f"process {dead.pid} "):
+                blobkv.open(tmp_path / "db")
 
 
 def test_a_child_process_does_not_keep_the_lock(tmp_path: Path) -> None:

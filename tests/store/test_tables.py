@@ -7,6 +7,7 @@ and is asked for every key, for its neighbors, and for ranges between them; a di
 from __future__ import annotations
 
 import random
+from array import array
 from bisect import bisect_left
 from itertools import chain, pairwise
 
@@ -125,6 +126,22 @@ def test_colliding_keys_are_found_without_a_hash_index(monkeypatch: pytest.Monke
     assert table.footer.homes == 0
     assert [Tables([table]).get(key) for key in entries] == [b"v"] * 500
     assert Tables([table]).get(b"x") is None
+
+
+def test_a_hash_index_has_no_run_that_its_checksums_do_not_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each key is at home, yet a search from the first would read on past what is verified."""
+    monkeypatch.setattr(hash_index, "PROBE_MAX", 4)
+
+    def slots(run: int) -> int:
+        homes = [*range(run), *range(run + 1, 24, 2)][:12]
+        hashes = array("I", [-(-(home << 32) // 24) for home in homes])
+        tags, _ = hash_index.fill_slots(hashes, array("Q", range(12)))
+        return len(tags)
+
+    assert slots(4) == 24 + 5
+    assert slots(5) == 0
 
 
 # Separators.

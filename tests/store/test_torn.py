@@ -8,12 +8,13 @@ commit after such a cut stays.
 from __future__ import annotations
 
 import random
+from struct import pack
 
 import pytest
 from support import buckets
 
 import blobkv
-from blobkv._engine.format import FRAME_SIZE
+from blobkv._engine.format import FRAME_MAGIC, FRAME_SIZE
 from blobkv.errors import CorruptionError
 from blobkv.testing import SimulatedDisk
 
@@ -152,3 +153,33 @@ def test_a_store_without_its_manifest_is_not_called_none() -> None:
     for options in ({"read_only": True}, {"create": False}, {}):
         with pytest.raises(CorruptionError, match=r"MANIFEST.*missing, though 000001\.log"):
             blobkv.open("/db", fs=disk, **options)
+
+
+@pytest.mark.parametrize("synced", [64, 2**40, "another log's"])
+def test_a_torn_value_that_is_full_of_frame_headers_is_cut(synced: int | str) -> None:
+    """As of a store's log that somebody keeps in a store."""
+    claimed = 400_000
+    headers = b"".join(
+        pack(
+            "<IIQQIBxH",
+            7,
+            claimed,
+            1_000_000 + i,
+            64 + 32 * i if isinstance(synced, str) else synced,
+            0,
+            1,
+            FRAME_MAGIC,
+        )
+        for i in range(1 << 15)
+    )
+    disk = SimulatedDisk()
+    store = blobkv.open("/db", fs=disk)
+    with store.update() as txn:
+        txn.put(b"safe", b"")
+    with store.update(durable=False) as txn:
+        txn.put(b"torn", headers)
+    for seed in range(20):
+        after = disk.crash(random.Random(seed))
+        with blobkv.open("/db", fs=after) as survivor, survivor.view() as txn:
+            assert txn.get(b"safe") == b""
+            assert txn.get(b"torn", headers) == headers

@@ -62,9 +62,6 @@ def _is_a_place(frame: FrameType, called: object) -> bool:
     source = frame.f_code.co_filename
     if not source.startswith(SOURCES) or source.startswith(SIMULATOR):
         return False
-    if frame.f_code.co_name == "_acquire" and getattr(called, "__name__", "") == "acquire":
-        # Left out: until the call has returned nobody can know that the lock is held.
-        return False
     caller: FrameType | None = frame
     while caller is not None:
         if caller.f_code.co_name == "__del__":
