@@ -24,7 +24,7 @@ from blobkv._engine.table_format import TABLE_HEADER_SIZE, little_endian, number
 from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from blobkv._engine.fs import Mapped
     from blobkv._engine.table_format import Footer
@@ -82,19 +82,27 @@ class BlockIndex:
         """
         if not self.count:
             return 0, 0
-        first = max(self._place(start, bisect_right) - 1, 0)
-        return first, self.count if stop is None else self._place(stop, bisect_left)
+        # The first separator is empty, so that every key has a group, and a block in it.
+        group = bisect_right(self._sample, start) - 1
+        separators = self._groups.get(group) or self._read_group(group)
+        at = bisect_right(separators, start)
+        base = group << _GROUP_SHIFT
+        if stop is None:
+            last = self.count
+        elif stop <= separators[-1]:
+            last = base + bisect_left(separators, stop)
+        else:
+            last = self._place(stop)
+        return base + at - 1, last
 
     def holding(self, offset: int) -> int:
         """Return the number of the block that the byte at `offset` of the file is in."""
         return bisect_right(self.offsets, offset, 0, self.count) - 1
 
-    def _place(self, key: bytes, bisect: Callable[[list[bytes], bytes], int]) -> int:
-        group = bisect(self._sample, key) - 1
-        if group < 0:
-            return 0
+    def _place(self, stop: bytes) -> int:
+        group = bisect_left(self._sample, stop) - 1
         separators = self._groups.get(group) or self._read_group(group)
-        return (group << _GROUP_SHIFT) + bisect(separators, key)
+        return (group << _GROUP_SHIFT) + bisect_left(separators, stop)
 
     def _read_group(self, group: int) -> list[bytes]:
         first = group << _GROUP_SHIFT

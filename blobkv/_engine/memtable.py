@@ -54,6 +54,7 @@ Found = bytes | None | Literal[Absent.ABSENT]
 # Until when a value was in force, the value, and what was in force before it.
 Link = tuple[int, Found, "Link | None"]
 _CHUNK_COUNT: Final = 256
+_FEW_COUNT: Final = 64
 
 
 class Memtable:
@@ -149,12 +150,18 @@ class Memtable:
             if not keys:
                 return
             position = keys[-1]
-            values: list[Found] = [self.newest[key] for key in keys]
-            if self.older:
-                values = [self.get(key, sequence) for key in keys]
-            chunk = _without_absent(keys, values)
+            chunk = self._seen(keys, sequence)
             if chunk[0]:
                 yield chunk
+
+    def few(self, start: bytes, stop: bytes | None, sequence: int) -> Chunk | None:
+        """Return the entries in [start, stop) that a reader sees, or None if they are many."""
+        with self._lock:
+            found = self._ordered(start, stop, reverse=False)
+            keys = list(islice(found, _FEW_COUNT + 1))
+        if len(keys) > _FEW_COUNT:
+            return None
+        return self._seen(keys, sequence)
 
     def forget(self, oldest: int) -> None:
         """Drop what only readers before `oldest` would need. O(1) amortized per entry."""
@@ -174,6 +181,13 @@ class Memtable:
             assert list(self._ordered(b"", None, reverse=False)) == sorted(self.newest)
         assert self.older.keys() <= self.newest.keys()
         assert sorted(key for _, key in self._trail) == sorted(self.older)
+
+    def _seen(self, keys: list[bytes], sequence: int) -> Chunk:
+        # In this order, see above.
+        values: list[Found] = [self.newest[key] for key in keys]
+        if self.older:
+            values = [self.get(key, sequence) for key in keys]
+        return _without_absent(keys, values)
 
     def _put(self, sequence: int, entries: Changes, readers: Sequence[int]) -> None:
         if readers:

@@ -39,6 +39,36 @@ class Source(Protocol):
         """Yield the entries in [start, stop) in key order, without `skip` bytes of each key."""
 
 
+class Searched(Source, Protocol):
+    """Entries in key order, with a short way to a few of them."""
+
+    def few(self, start: bytes, stop: bytes | None) -> Chunk | None:
+        """Return the entries in [start, stop), or None if they may be more than a few."""
+
+
+def few(sources: Sequence[Searched], start: bytes, stop: bytes | None) -> Chunk | None:
+    """Return the first entry of every key in [start, stop), or None if they may be many.
+
+    Cost: O(log n) for each source; less than a third of what `merged` costs to start.
+    """
+    parts: list[Chunk] = []
+    for source in sources:
+        part = source.few(start, stop)
+        if part is None:
+            return None
+        if part[0]:
+            parts.append(part)
+        if source.ranges:
+            gaps = source.ranges.gaps(start, stop)
+            if not gaps:
+                break
+            if gaps != [(start, stop)]:
+                return None
+    if len(parts) > 1:
+        return _resolved(parts, reverse=False)
+    return parts[0] if parts else ((), ())
+
+
 def merged(
     sources: Sequence[Source],
     start: bytes,

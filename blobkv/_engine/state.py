@@ -14,14 +14,14 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from blobkv._engine.memtable import ABSENT
-from blobkv._engine.merge import merged
+from blobkv._engine.merge import few, merged
 from blobkv.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from blobkv._engine.memtable import Chunk, Link, Memtable
-    from blobkv._engine.merge import Source
+    from blobkv._engine.merge import Searched
     from blobkv._engine.ranges import Ranges
     from blobkv._engine.tables import Tables
 
@@ -110,6 +110,7 @@ class State:
         "_closed",
         "_lookups",
         "_reading",
+        "_recent",
         "_sources",
         "_tables",
         "get",
@@ -124,9 +125,12 @@ class State:
             for memtable in layers.memtables
             if memtable
         ]
-        self._sources: list[Source] = [*memtables, *layers.tables.runs]
+        self._sources: list[Searched] = [*memtables, *layers.tables.runs]
         # The chunks that are being read, to be cut off when their owner ends.
         self._reading: dict[int, tuple[Owner, list[bytes]]] = {}
+        # The short range that was read last: whoever asks for its pairs mostly asked for its
+        # length just before, as `list` does, or will again.
+        self._recent: tuple[bytes, bytes | None, Chunk] | None = None
         self._closed = False
         self._lookups = [
             (memtable.newest, memtable.older, ranges) for memtable, _, ranges in memtables
@@ -147,10 +151,10 @@ class State:
         """Yield the pairs in [start, stop) in key order, as of `Reader.items`.
 
         Cost: O(log n) to start for each source, then a tuple a pair: where one source owns
-        the keys, no Python code runs for a pair.
+        the keys, no Python code runs for a pair. A short range is read at once and kept, in
+        memory, until another is.
         """
-        chunks = self.chunks(start, stop, skip=skip, reverse=reverse)
-        return chain.from_iterable(self._zipped(chunks, owner))
+        return chain.from_iterable(self._zipped(start, stop, owner, skip, reverse=reverse))
 
     def count(self, start: bytes, stop: bytes | None) -> int:
         """Return how many keys are in [start, stop).
@@ -159,6 +163,9 @@ class State:
         a compaction; else all but the making of pairs.
         """
         self.check_open()
+        found = self._few(start, stop)
+        if found is not None:
+            return len(found[0])
         runs = self._tables.runs
         if len(self._sources) == len(runs) == 1 and not runs[0].tombstones:
             return runs[0].count(start, stop)
@@ -195,28 +202,56 @@ class State:
         for _, keys in list(self._reading.values()):
             keys.clear()
 
-    def _zipped(self, chunks: Iterator[Chunk], owner: Owner) -> Iterator[Iterator[Pair]]:
+    def _zipped(
+        self, start: bytes, stop: bytes | None, owner: Owner, skip: int, *, reverse: bool
+    ) -> Iterator[Iterator[Pair]]:
         # The pairs of a chunk are read at C speed, by whoever it may be; to stop that, the
         # keys are taken away.
-        keys: list[bytes] = []
-        token = id(keys)
-        self._reading[token] = owner, keys
+        shown: list[bytes] = []
+        token = id(shown)
+        self._reading[token] = owner, shown
         try:
-            while True:
-                self.check_open()
-                if owner.ended:
-                    raise ClosedError(ENDED)
-                chunk = next(chunks, None)
-                if chunk is None:
-                    return
-                keys[:], values = chunk
-                if None in values:
-                    there = [i for i, value in enumerate(values) if value is not None]
-                    keys[:] = [keys[i] for i in there]
-                    values = [values[i] for i in there]
-                yield zip(keys, values)  # type: ignore[arg-type]  # noqa: B905  # Maybe cut.
+            self._check_read(owner)
+            found = self._few(start, stop)
+            if found is not None:
+                keys, values = found
+                if reverse:
+                    keys, values = keys[::-1], values[::-1]
+                shown += [key[skip:] for key in keys]
+                yield zip(shown, values)  # type: ignore[arg-type]  # noqa: B905  # Maybe cut.
+                self._check_read(owner)
+                return
+            for chunk in self.chunks(start, stop, skip=skip, reverse=reverse):
+                shown[:], values = _without_tombstones(chunk)
+                yield zip(shown, values)  # type: ignore[arg-type]  # noqa: B905
+                self._check_read(owner)
         finally:
             del self._reading[token]
+
+    def _check_read(self, owner: Owner) -> None:
+        if self._closed or owner.ended:
+            raise ClosedError(_CLOSED if self._closed else ENDED)
+
+    def _few(self, start: bytes, stop: bytes | None) -> Chunk | None:
+        """Return the pairs in [start, stop) if they are few, from memory if asked again."""
+        recent = self._recent
+        if recent is not None and recent[0] == start and recent[1] == stop:
+            return recent[2]
+        sources = self._sources
+        # Called for every range: one source, as after a compaction, needs no merge.
+        found = sources[0].few(start, stop) if len(sources) == 1 else few(sources, start, stop)
+        if found is not None:
+            found = _without_tombstones(found)
+            self._recent = start, stop, found
+        return found
+
+
+def _without_tombstones(chunk: Chunk) -> Chunk:
+    keys, values = chunk
+    if None not in values:
+        return chunk
+    there = [i for i, value in enumerate(values) if value is not None]
+    return [keys[i] for i in there], [values[i] for i in there]
 
 
 class _Memory(NamedTuple):
@@ -234,6 +269,9 @@ class _Memory(NamedTuple):
             (keys if not skip else [key[skip:] for key in keys], values)
             for keys, values in chunks
         )
+
+    def few(self, start: bytes, stop: bytes | None) -> Chunk | None:
+        return self.memtable.few(start, stop, self.sequence)
 
 
 def _reader(

@@ -83,6 +83,13 @@ class Run:
             for table in (reversed(tables) if reverse else tables)
         )
 
+    def few(self, start: bytes, stop: bytes | None) -> Chunk | None:
+        """Return the entries in [start, stop) if they are few, as `Table.few`."""
+        tables = self._within(start, stop)
+        if len(tables) > 1:
+            return None
+        return tables[0].few(start, stop) if tables else ((), ())
+
     def count(self, start: bytes, stop: bytes | None) -> int:
         """Return how many entries are in [start, stop), as `Table.count`."""
         return sum(table.count(start, stop) for table in self._within(start, stop))

@@ -196,7 +196,7 @@ def test_a_lock_that_outlives_its_holder_is_waited_for_a_moment(
     blobkv.open(tmp_path / "db").close()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait(timeout=30)
-    with (tmp_path / "db/LOCK").open("r+") as file:
+    with (tmp_path / "db/LOCK").open("w") as file:
         json.dump({"pid": dead.pid, "host": socket.gethostname()}, file)
         file.flush()
         fcntl.flock(file, fcntl.LOCK_EX)
