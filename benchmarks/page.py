@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 PLOTS = {
     "ratios": "What each peer takes, by what blobkv takes, for each kind of work",
     "churn": "Space on disk over time while pairs are overwritten",
+    "long_churn": "Space on disk over a long time of the same",
     "growth": "How gets, scans, loads and memory grow with the number of keys",
 }
 
@@ -49,11 +50,13 @@ def page(plan: Plan, results: Results, machine: dict[str, str], drawn: Sequence[
         "opening": both(results, groups["open"]),
         "churn_what": f"{scale}, {CHURN_BATCH} a commit, for {plan.seconds:g} seconds.",
         "churn": tables.churn(results, plan.churn),
+        "long_churn_what": f"blobkv for {plan.seconds_max:g} seconds.",
+        "long_churn": tables.churn(results, plan.long_churn),
         "values": values(results, groups["values"]),
         "growth": tables.growth(results, plan.growing()),
         "peers": titled(results, groups["peers"]),
         "blob_map": both(results, groups["blobmap"]),
-        **{f"{name}_plot": image(name, drawn) for name in ("churn", "growth")},
+        **{f"{name}_plot": image(name, drawn) for name in ("churn", "long_churn", "growth")},
         "ratio_plot": image("ratios", drawn),
     }
     return Template((HERE / "page.md").read_text("utf-8")).substitute(shown)

@@ -86,11 +86,20 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All measurements: stores of `keys` keys and up to `keys_max`, churn of `seconds`."""
+    """All measurements.
+
+    Attributes:
+        keys: In the main store.
+        keys_max: Up to so many where growth is looked at.
+        seconds: Of churn, for every engine.
+        seconds_max: Of blobkv's long churn.
+        rounds: Of everything that is measured more than once.
+    """
 
     keys: int
     keys_max: int
     seconds: float
+    seconds_max: float
     rounds: int
 
     def measurements(self) -> list[Measurement]:
@@ -107,6 +116,7 @@ class Plan:
             *self._reads(peers, "peers", ("blobkv", *PURE)),
             self._commit(peers, group="peers", engines=("blobkv", *PURE)),
             self.churn,
+            self.long_churn,
             self.blob_map,
             *(m for keys in self.growth if keys != self.keys for m in self._growth(keys)),
         ]
@@ -137,6 +147,13 @@ class Plan:
             inputs={"pairs": ("overwrites", 2 * scale.keys)},
             batch=CHURN_BATCH,
             seconds=self.seconds,
+        )
+
+    @property
+    def long_churn(self) -> Measurement:
+        """The same for blobkv alone, until what builds up slowly would have shown."""
+        return replace(
+            self.churn, name="long churn", engines=("blobkv",), seconds=self.seconds_max
         )
 
     @property

@@ -26,8 +26,10 @@ COLOURS = {
     "SQLite": "#009e73",
     "LevelDB": "#cc79a7",
     "RocksDB": "#e69f00",
+    "tuned LevelDB": "#e2b7cd",
+    "tuned RocksDB": "#f2cf80",
 }
-MARKERS = dict(zip(COLOURS, "osD^vP", strict=True))
+MARKERS = dict(zip(COLOURS, "osD^vP<X", strict=True))
 # White behind, so that black reads on a dark page too; text stays text; nothing is random.
 STYLE = {
     "svg.fonttype": "none",
@@ -47,8 +49,12 @@ def draw(plan: Plan, results: Results, directory: Path) -> list[str]:
     drawn = []
     with mpl.rc_context(STYLE):
         mpl.use("svg")
-        for name, plot in (("ratios", ratios), ("churn", churn), ("growth", growth)):
-            drawing = plot(plan, results)
+        for name, drawing in (
+            ("ratios", ratios(plan, results)),
+            ("churn", churn(plan.churn, results)),
+            ("long_churn", churn(plan.long_churn, results)),
+            ("growth", growth(plan, results)),
+        ):
             if drawing is not None:
                 path = directory / f"{name}.svg"
                 metadata = {"Date": None, "Creator": None}
@@ -84,15 +90,15 @@ def ratios(plan: Plan, results: Results) -> Drawing | None:
     return drawing
 
 
-def churn(plan: Plan, results: Results) -> Drawing | None:
+def churn(measurement: Measurement, results: Results) -> Drawing | None:
     """Space on disk, as a multiple of the live bytes, while they are overwritten."""
-    outcomes = results.outcomes(plan.churn)
+    outcomes = results.outcomes(measurement)
     if not outcomes:
         return None
     drawing, axes = plt.subplots(figsize=(7, 3))
     for engine, (*_, outcome) in outcomes.items():
         seconds, sizes = zip(*outcome.space, strict=True)
-        shown = [size / plan.churn.scale.live_size for size in sizes]
+        shown = [size / measurement.scale.live_size for size in sizes]
         axes.plot(seconds, shown, color=COLOURS[engine], label=engine, linewidth=1.2)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("seconds of overwriting")

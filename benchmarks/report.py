@@ -63,7 +63,7 @@ def progress(line: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Do what the command line says."""
-    default = Plan(keys=1_000_000, keys_max=10_000_000, seconds=60, rounds=5)
+    default = Plan(keys=1_000_000, keys_max=10_000_000, seconds=60, seconds_max=600, rounds=3)
     groups = list(dict.fromkeys(m.group for m in default.measurements()))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,6 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--keys", type=int, default=default.keys, help="of the main store")
     parser.add_argument("--keys-max", type=int, default=default.keys_max, help="of growth")
     parser.add_argument("--seconds", type=float, default=default.seconds, help="of churn")
+    parser.add_argument(
+        "--seconds-max", type=float, default=default.seconds_max, help="of the long churn"
+    )
     parser.add_argument("--rounds", type=int, default=default.rounds)
     parser.add_argument("--root", type=Path, default=PROJECT / ".cache/benchmarks")
     parser.add_argument("--docs", type=Path, default=PROJECT / "docs")
@@ -81,7 +84,13 @@ def main(arguments: list[str] | None = None) -> None:
     # What was measured with other inputs must never stand beside what is measured now.
     root = options.root / EDITION
     if not options.render:
-        plan = Plan(options.keys, options.keys_max, options.seconds, options.rounds)
+        plan = Plan(
+            options.keys,
+            options.keys_max,
+            options.seconds,
+            options.seconds_max,
+            options.rounds,
+        )
         measure(plan, root, set(options.engines), set(options.only))
     render(root, options.docs)
 

@@ -26,7 +26,7 @@ GROWING = {
     "peak memory of the load": ("load", "memory"),
 }
 # The names of these say all about their figures already.
-PLAIN = ("gets", "scans", "blob map", "churn")
+PLAIN = ("gets", "scans", "blob map", "churn", "long churn")
 
 
 def times(results: Results, measurements: Sequence[Measurement]) -> str:

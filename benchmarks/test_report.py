@@ -18,7 +18,10 @@ from runner import Runner
 if TYPE_CHECKING:
     from pathlib import Path
 
-TINY = ["--keys", "200", "--keys-max", "200", "--rounds", "1", "--seconds", "0.1"]
+TINY = ["--keys", "200", "--keys-max", "200", "--rounds", "1"]
+TINY += ["--seconds", "0.1", "--seconds-max", "0.1"]
+
+PLAN = Plan(200, 200, 0.1, 0.1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def test_every_measurement_has_a_result_of(engine: str, measured: Path) -> None:
     if reason := missing(engine):
         pytest.skip(reason)
     results = Results(measured / EDITION)
-    asked = [m for m in Plan(200, 200, 0.1, 1).measurements() if engine in m.engines]
+    asked = [m for m in PLAN.measurements() if engine in m.engines]
 
     assert asked
     for measurement in asked:
@@ -51,7 +54,7 @@ def test_the_page_is_whole_and_shows_every_plot(measured: Path) -> None:
 
     assert "${" not in text
     assert "nan" not in text
-    for name in ("ratios", "churn", "growth"):
+    for name in ("ratios", "churn", "long_churn", "growth"):
         assert f"plots/{name}.svg" in text
         assert (measured / "docs/plots" / f"{name}.svg").stat().st_size > 1000
 
@@ -68,8 +71,6 @@ def test_rendering_again_changes_no_byte(measured: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_second_run_measures_nothing(measured: Path) -> None:
     said: list[str] = []
-    Runner(measured / EDITION, frozenset(["blobkv"]), said.append).run(
-        [Plan(200, 200, 0.1, 1).churn]
-    )
+    Runner(measured / EDITION, frozenset(["blobkv"]), said.append).run([PLAN.churn])
 
     assert said == []

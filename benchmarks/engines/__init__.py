@@ -21,11 +21,21 @@ ADAPTERS = {
     "SQLite": ("engines.sqlite", "Sqlite"),
     "LevelDB": ("engines.leveldb", "LevelDB"),
     "RocksDB": ("engines.rocksdb", "RocksDB"),
+    "tuned LevelDB": ("engines.leveldb", "TunedLevelDB"),
+    "tuned RocksDB": ("engines.rocksdb", "TunedRocksDB"),
     "ZODB": ("engines.zodb", "Zodb"),
     "dbm.dumb": ("engines.dumb_dbm", "DumbDbm"),
 }
 BBOLT = "bbolt"
-COMPILED = ("py-lmdb", BBOLT, "SQLite", "LevelDB", "RocksDB")
+COMPILED = (
+    "py-lmdb",
+    BBOLT,
+    "SQLite",
+    "LevelDB",
+    "RocksDB",
+    "tuned LevelDB",
+    "tuned RocksDB",
+)
 PURE = ("ZODB", "dbm.dumb")
 
 

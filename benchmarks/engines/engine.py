@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[bytes, bytes]
 
-# Where an engine has these knobs, they are set to these; docs/benchmarks.md says so.
+# Where a tuned engine has these knobs, they are set to these; docs/benchmarks.md says so.
 WRITE_BUFFER_SIZE = 16 << 20
 CACHE_SIZE = 256 << 20
 MAP_SIZE = 1 << 36

@@ -33,18 +33,16 @@ class RocksDB:
     version: ClassVar[str] = f"in rocksdict {installed_version('rocksdict')}"
 
     def __init__(self, directory: Path) -> None:
-        blocks = BlockBasedOptions()
-        blocks.set_block_cache(Cache(CACHE_SIZE))
-        blocks.set_bloom_filter(BLOOM_BITS, block_based=False)
         options = Options(raw_mode=True)
         options.create_if_missing(True)  # noqa: FBT003  # Its signature.
-        options.set_write_buffer_size(WRITE_BUFFER_SIZE)
-        options.set_block_based_table_factory(blocks)
-        options.increase_parallelism(2)
+        self.tune(options)
         self._durable = WriteOptions()
         self._durable.sync = True
         self._db = Rdict(str(directory / "db"), options)
         self._db.set_write_options(self._durable)
+
+    def tune(self, options: Options) -> None:
+        """Change options from what they are by default."""
 
     def commit(self, pairs: Sequence[Pair]) -> None:
         if len(pairs) == 1:
@@ -82,3 +80,13 @@ class RocksDB:
 
     def close(self) -> None:
         self._db.close()
+
+
+class TunedRocksDB(RocksDB):
+    def tune(self, options: Options) -> None:
+        blocks = BlockBasedOptions()
+        blocks.set_block_cache(Cache(CACHE_SIZE))
+        blocks.set_bloom_filter(BLOOM_BITS, block_based=False)
+        options.set_write_buffer_size(WRITE_BUFFER_SIZE)
+        options.set_block_based_table_factory(blocks)
+        options.increase_parallelism(2)
