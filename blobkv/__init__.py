@@ -1,4 +1,4 @@
-r"""An ordered, transactional key-value store in pure Python that installs anywhere.
+r"""An ordered, transactional key-value store in pure Python, for Linux and macOS.
 
 >>> import blobkv, tempfile
 >>> directory = tempfile.mkdtemp()

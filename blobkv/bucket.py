@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from blobkv._engine.format import KEY_SIZE_MAX as STORED_KEY_SIZE_MAX
 from blobkv._engine.format import VALUE_SIZE_MAX
-from blobkv.cursor import Cursor, as_bytes
+from blobkv.cursor import Cursor, as_bytes, as_key
 from blobkv.errors import LimitError, ReadOnlyError, UsageError
 from blobkv.keys import escape, prefix_end, unescape
 from blobkv.spans import Items, Keys, Values
@@ -41,12 +41,13 @@ ENTRIES_END: Final = _BUCKET
 class Entries(MutableMapping[bytes, bytes]):
     """A mapping of keys to values, in key order: the common face of transactions and buckets.
 
-    In a view every write raises `ReadOnlyError`. `len` counts the keys, O(n), a third of what
-    reading them costs. What `keys`, `values`, and `items` return is read lazily and, in an
-    update, follows its changes.
+    In a view every write raises `ReadOnlyError`. `len` counts the keys: one number a block in
+    a view of one run of tables without tombstones, else it reads the keys. What `keys`,
+    `values`, and `items` return is read lazily and, in an update, follows its changes.
 
-    Every method raises `ClosedError` once the transaction has ended, `UsageError` for a key or
-    a value that is not bytes, and `CorruptionError` where it meets bytes nobody wrote.
+    Whatever reads or writes raises `ClosedError` once the transaction has ended, `UsageError`
+    for a key or a value that is not bytes, and `CorruptionError` where it meets bytes nobody
+    wrote.
     """
 
     __slots__ = ("_scope",)
@@ -68,7 +69,7 @@ class Entries(MutableMapping[bytes, bytes]):
     def get(self, key: bytes, /, default: object = None) -> object:
         """Return the key's value, or `default`.
 
-        Cost: O(1): a dict lookup for what is in memory, else one or two probes a table.
+        Cost: O(1): a dict lookup a memtable, then one probe a run of tables.
         """
         try:
             value = self._scope.get(self._prefix + key)
@@ -217,12 +218,8 @@ class Entries(MutableMapping[bytes, bytes]):
         self.delete(key)
 
     def __contains__(self, key: object) -> bool:
-        if isinstance(key, str):
-            # A quiet False would hide the slip of whoever comes from `dbm`.
-            as_bytes(key, "key")
-        if not isinstance(key, bytes | bytearray | memoryview):
-            return False
-        return self.get(bytes(key)) is not None
+        found = as_key(key)
+        return found is not None and self.get(found) is not None
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.keys())

@@ -193,6 +193,18 @@ def bounds(
     return low, stop if end is None else min(stop, end)
 
 
+def as_key(data: object) -> bytes | None:
+    """Return what may be a key as bytes, or None for what no key equals.
+
+    Raises:
+        UsageError: It is text. A quiet "not there" would hide the slip of whoever comes from
+            `dbm`, which takes text, too.
+    """
+    if isinstance(data, str | bytes | bytearray | memoryview):
+        return as_bytes(data, "key")
+    return None
+
+
 def as_bytes(data: object, what: str) -> bytes:
     """Return `data` as bytes.
 

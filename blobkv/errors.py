@@ -47,12 +47,21 @@ class LockedError(BlobKVError):
         host: The holder's host name, or None likewise.
     """
 
-    def __init__(self, path: str, pid: int | None, host: str | None, waited: float) -> None:
+    def __init__(
+        self,
+        path: str,
+        pid: int | None,
+        host: str | None,
+        waited: float,
+        *,
+        own: bool = False,
+    ) -> None:
         holder = "another process" if pid is None else f"process {pid} on {host}"
-        super().__init__(
-            f"{path}: {holder} has the store open (waited {waited:g} s); close it there, raise "
-            "lock_timeout, or open with read_only=True"
-        )
+        remedy = "close it there, raise lock_timeout, or open with read_only=True"
+        if own:
+            holder += ", this very one,"
+            remedy = "use the store that it has opened before, or close that"
+        super().__init__(f"{path}: {holder} has the store open (waited {waited:g} s); {remedy}")
         self.path = path
         self.pid = pid
         self.host = host

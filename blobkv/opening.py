@@ -49,10 +49,16 @@ def open(  # noqa: A001  # As in `dbm.open`.
         UsageError: There is no store and none is to be made, or an option makes no sense.
         OSError: The device refused.
 
-    Cost: O(tables), and a replay of the log.
+    Cost: a replay of the logs; where there are several tables, one pass over the block index of
+    each.
     """
     if memtable_size <= 0:
         raise UsageError(f"memtable_size is {memtable_size}, must be positive")
+    if lock_timeout < 0:
+        raise UsageError(f"lock_timeout is {lock_timeout}, must not be negative")
+    if path == "":
+        # It would stand for the directory that the program happens to run in.
+        raise UsageError('the path is empty; "." is this directory')
     directory = Path(path).absolute()
     fs = OSFileSystem() if fs is None else fs
     if read_only:

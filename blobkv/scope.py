@@ -42,7 +42,9 @@ _ENDED: Final = _Ended()
 
 
 class Scope:
-    """The state that a transaction reads, and in an update its changes. Made by the store.
+    """The state that a transaction reads, and in an update its changes.
+
+    Made by the store, and by batches.
 
     Attributes:
         get: The reader's, one step nearer: returns the value of a stored key, or None.

@@ -9,7 +9,7 @@ from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from blobkv.cursor import bounds
+from blobkv.cursor import as_key, bounds
 
 if TYPE_CHECKING:
     from blobkv.cursor import Entries, Pair
@@ -41,14 +41,16 @@ class _Span:
     def __repr__(self) -> str:
         return f"<blobkv.{type(self).__name__} of {self._entries!r}>"
 
-    def _pairs(self) -> Iterator[Pair]:
-        return self._entries._pairs(self._start, self._stop, reverse=self._reverse)
+    def _pairs(self, *, backward: bool = False) -> Iterator[Pair]:
+        reverse = self._reverse is not backward
+        return self._entries._pairs(self._start, self._stop, reverse=reverse)
 
     def _get(self, key: object) -> bytes | None:
         """Return the value of a key in the span; None where there is none."""
-        if not isinstance(key, bytes) or key < self._start:
+        found = as_key(key)
+        if found is None or found < self._start:
             return None
-        return self._entries.get(key) if self._stop is None or key < self._stop else None
+        return self._entries.get(found) if self._stop is None or found < self._stop else None
 
 
 class Keys(_Span, KeysView[bytes]):
@@ -56,6 +58,9 @@ class Keys(_Span, KeysView[bytes]):
 
     def __iter__(self) -> Iterator[bytes]:
         return map(_KEY, self._pairs())
+
+    def __reversed__(self) -> Iterator[bytes]:
+        return map(_KEY, self._pairs(backward=True))
 
     def __contains__(self, key: object) -> bool:
         return self._get(key) is not None
@@ -67,6 +72,9 @@ class Values(_Span, ValuesView[bytes]):
     def __iter__(self) -> Iterator[bytes]:
         return map(_VALUE, self._pairs())
 
+    def __reversed__(self) -> Iterator[bytes]:
+        return map(_VALUE, self._pairs(backward=True))
+
     def __contains__(self, value: object) -> bool:
         return any(value == found for found in self)
 
@@ -76,6 +84,9 @@ class Items(_Span, ItemsView[bytes, bytes]):
 
     def __iter__(self) -> Iterator[Pair]:
         return self._pairs()
+
+    def __reversed__(self) -> Iterator[Pair]:
+        return self._pairs(backward=True)
 
     def __contains__(self, pair: object) -> bool:
         if not isinstance(pair, tuple) or len(pair) != 2:

@@ -2,12 +2,14 @@
 
 Locks, in the order they may be taken together:
 
+    (turn)          one batch at a time; the batches'
     _write_lock     one update at a time, from its begin to its append; in a read-only
                     store, one look at a time at what is new
     (merging, step) one compaction at a time; one flush or piece of one; the maintenance's
+    (child)         which child there is; the builder's
     (manifest)      one replacement of the manifest at a time; the tree's
     (sync)          one sync of the log at a time; the writer's
-    _state_lock     what a new view reads; held for moments, never over I/O
+    _state_lock     what a new view reads, and the order of keys in memory; never held over I/O
 
 How a commit goes is told in `_engine/writer.py`.
 """
@@ -129,9 +131,9 @@ class Store:
 
         Args:
             durable: Whether the commit waits until it would survive power loss. Without, it
-                is visible at once, or with a durable commit under way before it; and durable
-                with the next commit that is, with `sync`, or with `close`. Power loss before
-                that may lose it and what came after it, never what came before.
+                is visible at once, or as soon as the durable commits before it are. It becomes
+                durable with the next durable commit, with `sync`, or with `close`. Power loss
+                before that may lose it and what came after it, never what came before.
 
         Raises:
             ReadOnlyError: The store was opened with `read_only`.
@@ -204,7 +206,11 @@ class Store:
         Raises:
             UsageError: The directory is not empty.
             CorruptionError: What is read is not what was written.
-            OSError: A device refused. What was written is removed again.
+            OSError: A device refused.
+
+        After an error what was written is removed again, but for the directory.
+
+        Cost: reads every entry once and writes it once.
         """
         write_backup(self._fs, str(Path(path).absolute()), self._newest())
 

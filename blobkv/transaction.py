@@ -66,7 +66,7 @@ class Transaction(Entries):
 
         In the thread that called `commit`, or in a batch in that of the call's own caller; in
         the order given. Not called if it rolls back. What `fn` raises comes out of the commit,
-        which stands.
+        which stands; those after it are not called.
 
         Raises:
             ReadOnlyError: The transaction is a view.

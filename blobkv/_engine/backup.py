@@ -27,7 +27,9 @@ def write_backup(fs: FileSystem, directory: str, state: State) -> None:
 
     Raises:
         UsageError: The directory is not empty.
-        OSError: The device refused; what was written is removed again.
+        OSError: The device refused.
+
+    After an error what was written is removed again, but for the directory.
 
     Cost: reads every entry once and writes it once.
     """

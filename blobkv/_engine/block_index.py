@@ -84,7 +84,7 @@ class BlockIndex:
             return 0, 0
         # The first separator is empty, so that every key has a group, and a block in it.
         group = bisect_right(self._sample, start) - 1
-        separators = self._groups.get(group) or self._read_group(group)
+        separators = self._group(group)
         at = bisect_right(separators, start)
         base = group << _GROUP_SHIFT
         if stop is None:
@@ -92,19 +92,21 @@ class BlockIndex:
         elif stop <= separators[-1]:
             last = base + bisect_left(separators, stop)
         else:
-            last = self._place(stop)
+            last = self._past(stop)
         return base + at - 1, last
 
     def holding(self, offset: int) -> int:
         """Return the number of the block that the byte at `offset` of the file is in."""
         return bisect_right(self.offsets, offset, 0, self.count) - 1
 
-    def _place(self, stop: bytes) -> int:
+    def _past(self, stop: bytes) -> int:
         group = bisect_left(self._sample, stop) - 1
-        separators = self._groups.get(group) or self._read_group(group)
-        return (group << _GROUP_SHIFT) + bisect_left(separators, stop)
+        return (group << _GROUP_SHIFT) + bisect_left(self._group(group), stop)
 
-    def _read_group(self, group: int) -> list[bytes]:
+    def _group(self, group: int) -> list[bytes]:
+        found = self._groups.get(group)
+        if found:
+            return found
         first = group << _GROUP_SHIFT
         last = min(first + (1 << _GROUP_SHIFT), self.count)
         if len(self._groups) >= _GROUPS_MAX:

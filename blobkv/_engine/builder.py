@@ -125,11 +125,6 @@ class Builder:
         if child is not None:
             child.close()
 
-    @property
-    def child(self) -> Child | None:
-        """The child under way, if there is one."""
-        return self._child
-
     def _wants_child(self, size: int) -> bool:
         if size < CHILD_SIZE_MIN:
             return False

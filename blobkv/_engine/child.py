@@ -79,8 +79,10 @@ class Child:
         assert target is not None
         try:
             data = json.dumps(job).encode() + b"\n"
-            while data:
-                data = data[source.write(data) :]
+            # One that has ended takes no job, but what it said last can still be read.
+            with suppress(BrokenPipeError):
+                while data:
+                    data = data[source.write(data) :]
             line = target.readline()
             answer: object = json.loads(line) if line else None
         except (OSError, ValueError) as cause:
@@ -92,11 +94,6 @@ class Child:
         if isinstance(answer, dict):
             raise ChildError(str(answer.get("error")))
         return answer
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
 
     def kill(self) -> None:
         """End it at once; whoever waits for an answer is told that it died. Idempotent."""

@@ -31,20 +31,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from contextlib import suppress
 from itertools import islice
-from operator import lt
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from blobkv._engine.merge import merged
+from blobkv._engine.merge import merged, without_tombstones
 from blobkv._engine.ranges import Ranges
 from blobkv._engine.sequential import SequentialRun
 from blobkv._engine.table import table_name
 from blobkv._engine.table_writer import TableWriter
-from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from blobkv._engine.format import Range
     from blobkv._engine.fs import FileSystem
     from blobkv._engine.memtable import Chunk
     from blobkv._engine.table import Table, TableFile
@@ -55,7 +52,7 @@ _CHUNK_COUNT: Final = 512
 
 
 class Piece(NamedTuple):
-    """A part of a merge's output.
+    """A table that was written: a part of a merge's output, or all of a flush's.
 
     Attributes:
         file: The table; None if no entry was left to be written.
@@ -83,9 +80,14 @@ def write_table(
         fs: Where to.
         directory: The store's directory.
         number: The table's number, never used before.
-        chunks: The entries; cost: memory for one block a table and 12 bytes an entry.
+        chunks: The entries.
         ranges: The range tombstones that go with them.
         bottom: Whether no older table exists, so that tombstones have nothing to hide.
+
+    Raises:
+        CorruptionError: The entries are not in order.
+
+    Cost: as `TableWriter`.
     """
     if bottom:
         chunks = _without_tombstones(chunks)
@@ -96,9 +98,9 @@ def write_table(
 
     def fill(writer: TableWriter) -> Ranges:
         if first is not None:
-            _add(writer, first)
+            writer.add(*first)
         for chunk in chunks:
-            _add(writer, chunk)
+            writer.add(*chunk)
         return ranges
 
     return _write(fs, directory, number, fill)
@@ -134,7 +136,7 @@ class Merge:
         directory: The store's directory.
         runs: The inputs, neighbors in age, the newest first; each is tables without a key in
             common, in key order.
-        start: Everything before is in pieces already.
+        start: The first key that no piece covers yet.
         piece_size: How large a piece may be, in bytes of its blocks.
         bottom: Whether no older table exists, so that tombstones have nothing to hide.
         step: Called between slices of work; raises to end it.
@@ -143,7 +145,8 @@ class Merge:
         CorruptionError: An input is not what was written.
         OSError: The device refused.
 
-    Cost: memory for a window and some blocks of each run, and 12 bytes an entry of a piece.
+    Cost: memory for a window and some blocks of each run, 12 bytes an entry of a piece, and
+    18 more while it is finished.
     """
 
     def __init__(
@@ -200,27 +203,11 @@ class Merge:
         while self._next is not None and writer.size < self._piece_size:
             self._step()
             keys, _ = self._next
-            _add(writer, self._next)
+            writer.add(*self._next)
             self._entries += len(keys)
             self._start = keys[-1] + b"\x00"
             self._next = next(self._chunks, None)
         return self._ranges.within(start, None if self._next is None else self._start)
-
-
-def extent(table: Table) -> Range:
-    """Return the range of the keys that the table can say anything about.
-
-    Cost: as `Table.bounds`.
-    """
-    ranges = list(table.ranges)
-    keys = table.bounds()
-    if keys is not None:
-        ranges.append((keys[0], keys[1] + b"\x00"))
-    stops = [stop for _, stop in ranges if stop is not None]
-    return (
-        min((start for start, _ in ranges), default=b""),
-        max(stops, default=b"") if len(stops) == len(ranges) else None,
-    )
 
 
 def dispensable(inputs: Sequence[Table], end: bytes | None) -> list[Table]:
@@ -232,7 +219,7 @@ def dispensable(inputs: Sequence[Table], end: bytes | None) -> list[Table]:
     # Where the first of those begins that stay and are older than the one looked at.
     staying: bytes | None = None
     for table in reversed(inputs):
-        start, stop = extent(table)
+        start, stop = table.extent()
         consumed = end is None or (stop is not None and stop <= end)
         if consumed and (staying is None or (stop is not None and stop <= staying)):
             found.append(table)
@@ -261,22 +248,10 @@ def _write(
     return table
 
 
-def _add(writer: TableWriter, chunk: Chunk) -> None:
-    keys, values = chunk
-    # Merged from files: an order that is wrong must not reach another file.
-    if not all(map(lt, keys, keys[1:])):
-        raise CorruptionError("table", 0, f"keys past {keys[0]!r} are not in order")
-    writer.add(keys, values)
-
-
 def _without_tombstones(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    for keys, values in chunks:
-        if None in values:
-            kept = [i for i, value in enumerate(values) if value is not None]
-            if kept:
-                yield [keys[i] for i in kept], [values[i] for i in kept]
-        else:
-            yield keys, values
+    for chunk in map(without_tombstones, chunks):
+        if chunk[0]:
+            yield chunk
 
 
 def _parted(keys: list[bytes], step: Callable[[], None]) -> list[list[bytes]]:

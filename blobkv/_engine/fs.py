@@ -1,6 +1,6 @@
-"""The one module that touches the operating system: files as the engine needs them.
+"""Files as the engine needs them; `process.py` alone touches the operating system besides.
 
-`FileSystem` is the seam. The engine knows nothing of descriptors or processes; tests and
+`FileSystem` is the seam. The engine knows nothing of descriptors; tests and
 users swap in `blobkv.testing.SimulatedDisk` to lose power, fill up, or lie. `OSFileSystem`
 is the real one. Paths are absolute strings with "/" between names.
 
@@ -360,7 +360,9 @@ def _claim(fd: int, path: str, timeout: float) -> None:
             if late >= 0:
                 pid, host = _holder(fd)
                 if late >= _GHOST_SECONDS or not _is_ghost(pid, host):
-                    raise LockedError(os.path.dirname(path), pid, host, timeout) from None
+                    own = (pid, host) == (os.getpid(), socket.gethostname())
+                    directory = os.path.dirname(path)
+                    raise LockedError(directory, pid, host, timeout, own=own) from None
             time.sleep(_LOCK_POLL_SECONDS)
         else:
             return
@@ -370,7 +372,7 @@ def _holder(fd: int) -> tuple[int | None, str | None]:
     try:
         holder = json.loads(os.pread(fd, 4096, 0))
         return int(holder["pid"]), str(holder["host"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         # The holder is just writing it, or died while it did.
         return None, None
 

@@ -1,13 +1,13 @@
 """How much of the tables is garbage: entries that newer ones shadow, and what deletes them.
 
-It is estimated, a table at a time, from up to 200 keys spread over the table: the share of
+It is estimated, a table at a time, from 100 to 200 keys spread over the table: the share of
 them that an older table has alive, too, is taken for the share of all its entries that make
-garbage of an older one. (With 200 the standard error is at most 3.5 per cent.) Tombstones are
+garbage of an older one. (The standard error is at most 5 per cent.) Tombstones are
 counted, and what range tombstones cover is measured by the block index.
 
 An estimate holds for as long as the table has the same older ones, so a flush costs one.
 
-Source: the sampled garbage estimate of WiscKey's and Titan's value logs, turned to tables.
+Source: the sampled garbage estimate of Titan's value logs, turned to tables.
 """
 
 from __future__ import annotations
@@ -55,10 +55,8 @@ class Garbage:
         # A table's own run has no key in common with it.
         for i, run in enumerate(runs):
             older = runs[i + 1 :]
-            numbers = [table.file.number for run in older for table in run.tables]
-            # Numbers are never used again, so these tell any two lists of older tables apart
-            # that a store ever has: a change adds a new greatest number, or only takes some.
-            others = len(numbers), max(numbers, default=0), sum(numbers)
+            # Numbers are never used again.
+            others = tuple(table.file.number for run in older for table in run.tables)
             for table in run.tables:
                 key = table.file.number, *others
                 known = self._known.get(key)
@@ -113,10 +111,11 @@ class Garbage:
 
 
 def _sample(table: Table, reader: BlockReader) -> list[bytes]:
-    """Return about 200 keys of a table, spread evenly; all if there are fewer."""
+    """Return up to 200 keys of a table, spread evenly; all if there are no more."""
     blocks = table.block_index.count
     keys: list[bytes] = []
-    for i in range(0, blocks, max(blocks // _SAMPLE_COUNT, 1)):
+    for i in range(0, blocks, max(-(-blocks // _SAMPLE_COUNT), 1)):
         found, _ = reader.block(i)
-        keys += found[:: max(len(found) * blocks // _SAMPLE_COUNT, 1)]
-    return keys
+        keys += found[:: max(-(-len(found) * blocks // _SAMPLE_COUNT), 1)]
+    # Each block gave at least one, so they may be twice as many.
+    return keys[:: max(-(-len(keys) // _SAMPLE_COUNT), 1)]

@@ -19,9 +19,9 @@
     A page is 8192 homes; its checksum covers their tags and those of the PROBE_MAX + 1 slots
     behind them, then the places of the same: all that a search from one of them can read.
 
-A miss ends at the first empty tag and reads tags alone, of which a cache line holds 64: no
-bloom filter could end it sooner. A hit reads a tag or two, a place, the key, and the value
-beside it.
+A miss ends at the first empty tag and reads tags alone, of which a cache line holds 64, but
+for one in some 170, which meets a tag like its own and reads a place and a key. A hit reads a
+tag or two, a place, the key, and the value beside it.
 
 Invariants:
 

@@ -48,7 +48,7 @@ class MergeJob(NamedTuple):
     Attributes:
         directory: The store's directory.
         runs: The inputs, as `Merge` takes them; in JSON a list for each file.
-        start: Everything before is in pieces already, in hexadecimal.
+        start: The first key that no piece covers yet, in hexadecimal.
         piece_size: How large a piece may be, in bytes.
         bottom: Whether no older table exists, so that tombstones have nothing to hide.
     """

@@ -123,7 +123,7 @@ class Maintenance:
             self.flush()
             tables = self._tree.layers.tables
             newer = Tables(tables[: len(tables) - below]) if below else tables
-            garbage = 0 if below else self._estimate(tables)
+            garbage = 0 if below else self._weigh(tables)
             chosen = tiers.choose(newer, garbage)
             if chosen is None:
                 return
@@ -136,9 +136,14 @@ class Maintenance:
         garbage = any(table.footer.tombstones or table.ranges for table in tables)
         if len(tables) > 1 + size // piece_size or len(tables.runs) > 1 or garbage:
             self._merge(slice(0, len(tables)), piece_size)
-            self._estimate(self._tree.layers.tables)
+            self._weigh(self._tree.layers.tables)
 
-    def _estimate(self, tables: Tables) -> int:
+    def _weigh(self, tables: Tables) -> int:
+        """Note how much of the tables is alive, and so how far behind merges are.
+
+        Returns:
+            Bytes of garbage.
+        """
         garbage = self._garbage.estimate(tables.runs)
         self._alive = _size(tables) - garbage
         self._note_behind()
@@ -157,13 +162,14 @@ class Maintenance:
         frozen = tree.oldest_frozen
         bottom = not tree.layers.tables
         piece = self.builder.flush(self._flush_job(frozen, bottom=bottom), frozen.memtable)
+        # Not taken from the answer: it judges what a child has written.
         count = entry_count(frozen.memtable, bottom=bottom)
         added = tree.open_written(piece.file, count)
         tree.flushed((*added, *tree.layers.tables))
         self.flushes += 1
         self.table_written += _size(added)
         # Also amid a merge: whether what is new is garbage decides how far behind that is.
-        self._estimate(tree.layers.tables)
+        self._weigh(tree.layers.tables)
 
     def _flush_job(self, frozen: Frozen, *, bottom: bool) -> FlushJob:
         manifest = self._tree.manifest
@@ -194,8 +200,8 @@ class Maintenance:
                     piece = merging.next_piece()
                     self._adopt(progress, piece)
                 if progress.inputs:
-                    newer = progress.newer(self._tree.layers.tables)
-                    self._keep_up(below=len(self._tree.layers.tables) - newer)
+                    count = progress.newer_count(self._tree.layers.tables)
+                    self._keep_up(below=len(self._tree.layers.tables) - count)
         finally:
             with self._step:
                 merging.close()
@@ -225,7 +231,7 @@ class _Progress:
         inputs: The inputs that are left, the newest first.
         written: The pieces that are in force.
         rest: What is older than the inputs.
-        start: Everything before is in pieces.
+        start: The first key that no piece covers yet.
     """
 
     def __init__(self, inputs: Sequence[Table], rest: Sequence[Table]) -> None:
@@ -234,7 +240,7 @@ class _Progress:
         self.rest = rest
         self.start = b""
 
-    def newer(self, tables: Sequence[Table]) -> int:
+    def newer_count(self, tables: Sequence[Table]) -> int:
         """Return how many tables are newer than the inputs and the pieces."""
         return len(tables) - len(self.inputs) - len(self.written) - len(self.rest)
 

@@ -4,12 +4,13 @@ The dict holds the newest value of each key. A commit that readers must not see 
 older readers must never see, leaves what it replaced in `older`: per key a chain of
 `(until, value, older)`, newest first, where `value` was in force for sequences before
 `until`. With no reader in between, no chain is kept, so a view costs O(1) to open and a
-memtable costs one dict entry a key; and a chain is never longer than the states that are
-read are many, however often its key is changed meanwhile.
+memtable costs one dict entry a key; and a chain has no more links than states are read,
+however often its key is changed meanwhile.
 
 Reading is safe beside the one writer: the writer fills `older` before the dict, a reader
-reads the dict before `older`, so it finds the old value in one or the other. Order is kept
-under the lock that the store hands in, and read in chunks, so that no reader holds it long.
+reads the dict before `older`, so it finds the old value in one or the other. Order is made
+and read under the lock that the store hands in: the first who needs it sorts all keys that are
+new (15 ms for 58,000), and then a chunk at a time is read.
 
 Invariants:
 
@@ -17,8 +18,7 @@ Invariants:
 * `_order` holds the dict's first keys, in key order; the rest are ordered at the next need.
 * A visible entry is newer than every visible range tombstone that covers its key.
 
-Source: the undo chain follows Postgres's heap and InnoDB's undo log, turned around so that
-the common reader, who wants the newest, pays nothing.
+Source: InnoDB's undo log: the newest in place, what it replaced in a chain.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Found = bytes | None | Literal[Absent.ABSENT]
 # Until when a value was in force, the value, and what was in force before it.
 Link = tuple[int, Found, "Link | None"]
 _CHUNK_COUNT: Final = 256
-_FEW_COUNT: Final = 64
+_SHORT_COUNT_MAX: Final = 64
 
 
 class Memtable:
@@ -154,12 +154,12 @@ class Memtable:
             if chunk[0]:
                 yield chunk
 
-    def few(self, start: bytes, stop: bytes | None, sequence: int) -> Chunk | None:
-        """Return the entries in [start, stop) that a reader sees, or None if they are many."""
+    def read_short(self, start: bytes, stop: bytes | None, sequence: int) -> Chunk | None:
+        """Return what a reader sees of a short range, or None if [start, stop) is not one."""
         with self._lock:
             found = self._ordered(start, stop, reverse=False)
-            keys = list(islice(found, _FEW_COUNT + 1))
-        if len(keys) > _FEW_COUNT:
+            keys = list(islice(found, _SHORT_COUNT_MAX + 1))
+        if len(keys) > _SHORT_COUNT_MAX:
             return None
         return self._seen(keys, sequence)
 

@@ -39,21 +39,23 @@ class Source(Protocol):
         """Yield the entries in [start, stop) in key order, without `skip` bytes of each key."""
 
 
-class Searched(Source, Protocol):
-    """Entries in key order, with a short way to a few of them."""
+class ShortReader(Source, Protocol):
+    """Entries in key order, with a quick way to those of a short range."""
 
-    def few(self, start: bytes, stop: bytes | None) -> Chunk | None:
-        """Return the entries in [start, stop), or None if they may be more than a few."""
+    def read_short(self, start: bytes, stop: bytes | None) -> Chunk | None:
+        """Return the entries of a short range, or None if [start, stop) is not one."""
 
 
-def few(sources: Sequence[Searched], start: bytes, stop: bytes | None) -> Chunk | None:
-    """Return the first entry of every key in [start, stop), or None if they may be many.
+def read_short(
+    sources: Sequence[ShortReader], start: bytes, stop: bytes | None
+) -> Chunk | None:
+    """Return the first entry of every key of a short range, or None if it is not one.
 
-    Cost: O(log n) for each source; less than a third of what `merged` costs to start.
+    Cost: O(log n) for each source, and no generator.
     """
     parts: list[Chunk] = []
     for source in sources:
-        part = source.few(start, stop)
+        part = source.read_short(start, stop)
         if part is None:
             return None
         if part[0]:
@@ -98,6 +100,15 @@ def merged(
         hidden = hidden.union(source.ranges)
     chunks = _merge(visible, reverse=reverse)
     return _skipping(chunks, skip) if skip else chunks
+
+
+def without_tombstones(chunk: Chunk) -> Chunk:
+    """Return the chunk without its tombstones; itself, if it has none."""
+    keys, values = chunk
+    if None not in values:
+        return chunk
+    there = [i for i, value in enumerate(values) if value is not None]
+    return [keys[i] for i in there], [values[i] for i in there]
 
 
 def _visible(source: Source, pieces: Sequence[Range], *, reverse: bool) -> Iterator[Chunk]:

@@ -24,14 +24,10 @@ class Pace:
     Args:
         check: Called at each step; raises to end the work.
 
-    Attributes:
-        slices: How many slices there were, over all work that shares this.
-
     Cost: a slice of 1 ms, then a pause of 0.05 ms, which becomes about 0.1.
     """
 
     def __init__(self, check: Callable[[], None]) -> None:
-        self.slices = 0
         self._check = check
         self._since = time.monotonic_ns()
 
@@ -40,5 +36,4 @@ class Pace:
         self._check()
         if time.monotonic_ns() - self._since >= _SLICE_NS:
             time.sleep(_PAUSE_SECONDS)
-            self.slices += 1
             self._since = time.monotonic_ns()

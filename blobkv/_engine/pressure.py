@@ -56,9 +56,9 @@ class Pressure:
             time.sleep(min(self._owed_ns, _SLEEP_NS_MAX) / 1e9)
             self.note(start)
 
-    def note(self, start: int) -> None:
-        """Count a wait that began at `start`, by the monotonic clock, and is over now."""
-        waited = time.monotonic_ns() - start
+    def note(self, start_ns: int) -> None:
+        """Count a wait that began then, by the monotonic clock, and is over now."""
+        waited = time.monotonic_ns() - start_ns
         self.stalls += 1
         self.stall_ns += waited
         self._owed_ns = max(self._owed_ns - waited, 0)

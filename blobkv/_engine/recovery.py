@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from blobkv._engine.table import TableFile
 
 _DATA_NAME: Final = re.compile(r"([0-9]{6,18})\.(log|tbl)")
+_NONE_HERE: Final = "no store here; open it for writing, with create=True, to make one"
 NO_TABLES: Final[dict[TableFile, Table]] = {}
 _READ_ATTEMPTS: Final = 100
 # A store that is opened, written, and closed over and over gathers a small log each time.
@@ -90,17 +91,20 @@ def check_present(fs: FileSystem, directory: str) -> None:
         if MANIFEST_NAME in (names := fs.names(directory)):
             return
     except FileNotFoundError as cause:
-        raise UsageError(f"{directory}: no store here; open with create=True") from cause
+        raise UsageError(f"{directory}: {_NONE_HERE}") from cause
     except NotADirectoryError as cause:
         raise UsageError(f"{directory}: not a directory; a store is one") from cause
     _check_not_orphaned(names)
-    raise UsageError(f"{directory}: no store here; open with create=True")
+    raise UsageError(f"{directory}: {_NONE_HERE}")
 
 
 def _check_not_orphaned(names: Iterable[str]) -> None:
     for name in names:
         if _DATA_NAME.fullmatch(name):
-            reason = f"missing, though {name} is there: restore it, or the whole directory"
+            reason = (
+                f"missing, though {name} is there: restore it, or the whole directory; if this "
+                "is another program's directory, use another"
+            )
             raise CorruptionError(MANIFEST_NAME, 0, reason)
 
 

@@ -11,6 +11,7 @@ Source: RocksDB's compaction readahead.
 from __future__ import annotations
 
 from bisect import bisect_left
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
@@ -191,14 +192,13 @@ class SequentialRun:
     Args:
         fs: Where they are.
         directory: The store's directory.
-        files: What the manifest says of them, in key order. A table with range tombstones
-            stands alone.
+        files: What the manifest says of them, in key order.
         step: As of `SequentialTable`.
 
     Attributes:
-        ranges: What range tombstones cover in older tables.
+        ranges: What their range tombstones cover in older tables.
 
-    Cost: one file is open at a time.
+    Cost: one file is open at a time; each is opened twice, the first time for its ranges.
     """
 
     def __init__(
@@ -210,8 +210,11 @@ class SequentialRun:
     ) -> None:
         self._open = partial(SequentialTable, fs, directory, step=step)
         self._files = list(files[::-1])
+        self.ranges = Ranges()
+        for file in files:
+            with closing(self._open(file=file)) as table:
+                self.ranges = self.ranges.union(table.ranges)
         self._table = self._open(file=self._files.pop())
-        self.ranges = self._table.ranges
 
     def chunks(
         self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
@@ -224,8 +227,6 @@ class SequentialRun:
             if not self._table.exhausted or not self._files:
                 return
             self._table = self._open(file=self._files.pop())
-            if self._table.ranges:
-                raise CorruptionError(self._table.name, 0, "range tombstones within a run")
 
     def close(self) -> None:
         """Release the file. Idempotent."""

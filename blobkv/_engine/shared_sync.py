@@ -10,7 +10,7 @@ joins too late finds itself not served and goes round again, as do those whose l
 or was interrupted: then one of them leads.
 
 Source: the leader who syncs for all follows LevelDB's writer queue and Pebble's commit
-pipeline, without their thread that only syncs.
+pipeline, without the thread that Pebble keeps for syncs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class SharedSync:
         Raises:
             What `sync` raises, when this thread comes to call it.
 
-        Cost: at most the rest of the sync under way, and one more.
+        Cost: mostly the rest of the sync under way, and one more; a third where two opened a
+        round at once.
         """
         while log.synced < end:
             ended = self._joining

@@ -14,14 +14,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from blobkv._engine.memtable import ABSENT
-from blobkv._engine.merge import few, merged
+from blobkv._engine.merge import merged, read_short, without_tombstones
+from blobkv._engine.tables import CLOSED
 from blobkv.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from blobkv._engine.memtable import Chunk, Link, Memtable
-    from blobkv._engine.merge import Searched
+    from blobkv._engine.merge import ShortReader
     from blobkv._engine.ranges import Ranges
     from blobkv._engine.tables import Tables
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Pair = tuple[bytes, bytes]
 
 ENDED: Final = "the transaction has ended; open another view or update"
-_CLOSED: Final = "the store was closed; open it again"
 
 
 class Owner(Protocol):
@@ -121,11 +121,11 @@ class State:
         self.sequence = sequence
         self._tables = layers.tables
         memtables = [
-            _Memory(memtable, sequence, memtable.ranges(sequence))
+            _MemtableSource(memtable, sequence, memtable.ranges(sequence))
             for memtable in layers.memtables
             if memtable
         ]
-        self._sources: list[Searched] = [*memtables, *layers.tables.runs]
+        self._sources: list[ShortReader] = [*memtables, *layers.tables.runs]
         # The chunks that are being read, to be cut off when their owner ends.
         self._reading: dict[int, tuple[Owner, list[bytes]]] = {}
         # The short range that was read last: whoever asks for its pairs mostly asked for its
@@ -150,9 +150,9 @@ class State:
     ) -> Iterator[Pair]:
         """Yield the pairs in [start, stop) in key order, as of `Reader.items`.
 
-        Cost: O(log n) to start for each source, then a tuple a pair: where one source owns
-        the keys, no Python code runs for a pair. A short range is read at once and kept, in
-        memory, until another is.
+        Cost: O(log n) to start for each source, then a tuple a pair: inside a table's blocks no
+        Python code runs for a pair, elsewhere one slice does. A short range is read at once
+        and kept, in memory, until another is.
         """
         return chain.from_iterable(self._zipped(start, stop, owner, skip, reverse=reverse))
 
@@ -163,7 +163,7 @@ class State:
         a compaction; else all but the making of pairs.
         """
         self.check_open()
-        found = self._few(start, stop)
+        found = self._read_short(start, stop)
         if found is not None:
             return len(found[0])
         runs = self._tables.runs
@@ -176,15 +176,12 @@ class State:
         self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
     ) -> Iterator[Chunk]:
         """Yield the entry of every key in [start, stop), tombstones included."""
-        sources = self._sources
-        if len(sources) == 1:
-            return sources[0].chunks(start, stop, skip=skip, reverse=reverse)
-        return merged(sources, start, stop, skip=skip, reverse=reverse)
+        return merged(self._sources, start, stop, skip=skip, reverse=reverse)
 
     def check_open(self) -> None:
         """Raise `ClosedError` if the store was closed."""
         if self._closed:
-            raise ClosedError(_CLOSED)
+            raise ClosedError(CLOSED)
 
     def cut(self, owner: Owner) -> None:
         """End what the owner, who has ended, is reading: the next pair raises."""
@@ -212,7 +209,7 @@ class State:
         self._reading[token] = owner, shown
         try:
             self._check_read(owner)
-            found = self._few(start, stop)
+            found = self._read_short(start, stop)
             if found is not None:
                 keys, values = found
                 if reverse:
@@ -222,39 +219,36 @@ class State:
                 self._check_read(owner)
                 return
             for chunk in self.chunks(start, stop, skip=skip, reverse=reverse):
-                shown[:], values = _without_tombstones(chunk)
+                shown[:], values = without_tombstones(chunk)
                 yield zip(shown, values)  # type: ignore[arg-type]  # noqa: B905
                 self._check_read(owner)
         finally:
             del self._reading[token]
 
     def _check_read(self, owner: Owner) -> None:
-        if self._closed or owner.ended:
-            raise ClosedError(_CLOSED if self._closed else ENDED)
+        self.check_open()
+        if owner.ended:
+            raise ClosedError(ENDED)
 
-    def _few(self, start: bytes, stop: bytes | None) -> Chunk | None:
-        """Return the pairs in [start, stop) if they are few, from memory if asked again."""
+    def _read_short(self, start: bytes, stop: bytes | None) -> Chunk | None:
+        """Return the pairs of a short range, from memory if asked again; None if it is none."""
         recent = self._recent
         if recent is not None and recent[0] == start and recent[1] == stop:
             return recent[2]
         sources = self._sources
         # Called for every range: one source, as after a compaction, needs no merge.
-        found = sources[0].few(start, stop) if len(sources) == 1 else few(sources, start, stop)
+        found = (
+            sources[0].read_short(start, stop)
+            if len(sources) == 1
+            else read_short(sources, start, stop)
+        )
         if found is not None:
-            found = _without_tombstones(found)
+            found = without_tombstones(found)
             self._recent = start, stop, found
         return found
 
 
-def _without_tombstones(chunk: Chunk) -> Chunk:
-    keys, values = chunk
-    if None not in values:
-        return chunk
-    there = [i for i, value in enumerate(values) if value is not None]
-    return [keys[i] for i in there], [values[i] for i in there]
-
-
-class _Memory(NamedTuple):
+class _MemtableSource(NamedTuple):
     """A memtable as of one sequence: a source."""
 
     memtable: Memtable
@@ -270,8 +264,8 @@ class _Memory(NamedTuple):
             for keys, values in chunks
         )
 
-    def few(self, start: bytes, stop: bytes | None) -> Chunk | None:
-        return self.memtable.few(start, stop, self.sequence)
+    def read_short(self, start: bytes, stop: bytes | None) -> Chunk | None:
+        return self.memtable.read_short(start, stop, self.sequence)
 
 
 def _reader(

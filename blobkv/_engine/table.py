@@ -29,14 +29,15 @@ from blobkv.errors import CorruptionError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blobkv._engine.format import Range
     from blobkv._engine.fs import FileSystem, Mapped
     from blobkv._engine.memtable import Chunk, Found
 
 PAGE_SHIFT: Final = 12
 STARTS_VERIFIED: Final = 1
 ALL_VERIFIED: Final = 2
-# What a short range may lie in: the blocks it touches are decoded whole.
-_FEW_SIZE: Final = 1 << 14
+# The blocks of a short range have at most so many bytes: they are decoded whole.
+_SHORT_SIZE_MAX: Final = 1 << 14
 
 # So that at most one block starts in a page.
 assert 1 << PAGE_SHIFT <= layout.BLOCK_SIZE
@@ -138,6 +139,23 @@ class Table:
             self._bounds = first, last
         return self._bounds
 
+    def extent(self) -> Range:
+        """Return the range of the keys that it can say anything about; none for an empty one.
+
+        Raises: as `bounds`.
+
+        Cost: as `bounds`.
+        """
+        ranges = list(self.ranges)
+        keys = self.bounds()
+        if keys is not None:
+            ranges.append((keys[0], keys[1] + b"\x00"))
+        stops = [stop for _, stop in ranges if stop is not None]
+        return (
+            min((start for start, _ in ranges), default=b""),
+            max(stops, default=b"") if len(stops) == len(ranges) else None,
+        )
+
     def size_within(self, start: bytes, stop: bytes | None) -> int:
         """Return how many bytes the blocks have that lie in [start, stop) as a whole.
 
@@ -179,8 +197,8 @@ class Table:
             if keys:
                 yield (keys[::-1], values[::-1]) if reverse else (keys, values)
 
-    def few(self, start: bytes, stop: bytes | None) -> Chunk | None:
-        """Return the entries in [start, stop), or None if they may be more than a few.
+    def read_short(self, start: bytes, stop: bytes | None) -> Chunk | None:
+        """Return the entries of a short range, or None if [start, stop) is not one.
 
         Raises:
             CorruptionError: A block is not what was written.
@@ -190,7 +208,7 @@ class Table:
         index = self.block_index
         first, last = index.span(start, stop)
         offsets = index.offsets
-        if last - first > 2 or offsets[last] - offsets[first] > _FEW_SIZE:
+        if last - first > 2 or offsets[last] - offsets[first] > _SHORT_SIZE_MAX:
             return None
         if last <= first:
             return (), ()

@@ -305,13 +305,14 @@ def find_entry(data: Mapped | bytes, at: int, start: int) -> tuple[int, int | No
         Where its value ends, too, or None for a tombstone.
 
     Raises:
-        CorruptionError: No key starts there.
+        ValueError: No key starts there.
 
     Cost: O(entries in the block), in C.
     """
     count = CRC.unpack_from(data, at + 8)[0]
     bounds = unpack_struct_from(f"<{2 * count + 1}I", data, at + BLOCK_HEADER_SIZE)
-    middle, stop = bounds[(i := 2 * bounds[::2].index(start - at)) + 1 : i + 3]
+    i = 2 * bounds[::2].index(start - at)
+    middle, stop = bounds[i + 1 : i + 3]
     if middle & TOMBSTONE_BIT:
         return at + (middle ^ TOMBSTONE_BIT), None
     return at + middle, at + stop

@@ -11,15 +11,15 @@ from array import array
 from bisect import bisect_left
 from hashlib import sha256
 from itertools import accumulate
-from operator import add
+from operator import add, lt
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from blobkv._engine import table_format as layout
 from blobkv._engine.block_index import encode_index, separator
 from blobkv._engine.hash_index import OFFSET_MASK, encode_hash_index, fill_slots, places_of
-from blobkv._engine.table import TableFile
-from blobkv.errors import LimitError
+from blobkv._engine.table import TableFile, table_name
+from blobkv.errors import CorruptionError, LimitError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ class TableWriter:
     Attributes:
         size: Bytes in its blocks so far.
 
-    Cost: 12 bytes of memory an entry, and 16 more in `finish`; one block, and what is given.
+    Cost: 12 bytes of memory an entry, and 18 more in `finish`; one block, and what is given.
     """
 
     def __init__(self, file: WritableFile, number: int) -> None:
@@ -66,8 +66,17 @@ class TableWriter:
         return self._offset
 
     def add(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
-        """Append entries; every key is past the one before."""
+        """Append entries.
+
+        Raises:
+            CorruptionError: A key is not past the one before.
+        """
         keys, values = [*self._keys, *keys], [*self._values, *values]
+        # They come from other files, and an order that is wrong must not reach this one.
+        ordered = all(map(lt, keys, keys[1:]))
+        if not ordered or (self._offsets and keys and keys[0] <= self._last):
+            reason = "the keys to be written are not in order"
+            raise CorruptionError(table_name(self._number), self._offset, reason)
         key_sizes, value_sizes = layout.sizes_of(keys), layout.sizes_of(values)
         ends = list(accumulate(map(add, key_sizes, value_sizes)))
         first = 0
@@ -137,7 +146,6 @@ class TableWriter:
         self._places.extend(places)
         head, body = layout.encode_block(keys, values, bounds, offset)
         first = not self._offsets
-        assert first or self._last < keys[0]
         self._separators.append(b"" if first else separator(self._last, keys[0]))
         self._offsets.append(offset)
         self._last = keys[-1]

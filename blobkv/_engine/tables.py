@@ -1,7 +1,8 @@
 """The tables of a store, the newest first, and point reads over them: its hottest code.
 
-Tables stand in runs. Those of one run have no key in common, so that of each run one table
-at most can know a key; where they are merged a run counts as one source.
+Tables stand in runs. Those of one run have no key in common, nor does a range tombstone of
+one reach into another, so that of each run one table at most can say anything about a key;
+where they are merged a run counts as one source.
 
 Everything that a point read needs lies in the cells of one closure: attribute lookups and
 calls between layers were as dear as the reading itself. Of each run a hit costs a tag or two,
@@ -14,8 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Final, overload
 from zlib import crc32
 
 from blobkv._engine.hash_index import (
@@ -29,6 +29,7 @@ from blobkv._engine.hash_index import (
     VALUE_SHIFT,
 )
 from blobkv._engine.memtable import ABSENT
+from blobkv._engine.ranges import Ranges
 from blobkv._engine.table import ALL_VERIFIED, Table
 from blobkv._engine.table import PAGE_SHIFT as FILE_PAGE_SHIFT
 from blobkv.errors import ClosedError, CorruptionError
@@ -37,34 +38,32 @@ if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Iterable, Iterator
 
+    from blobkv._engine.format import Range
     from blobkv._engine.fs import Mapped
     from blobkv._engine.memtable import Chunk
-    from blobkv._engine.ranges import Ranges
 
     _Probe = tuple[
         int, memoryview, memoryview | array[int], bytearray, Mapped, bytearray, Table
     ]
     # Of a run: the first key of each table, and what a read of each needs.
-    _Source = tuple[list[bytes], list[_Probe]]
+    _RunProbe = tuple[list[bytes], list[_Probe]]
+
+CLOSED: Final = "the store was closed; open it again"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Tables without a key in common, in key order.
+    """Tables whose extents have no key in common, in key order.
 
     Attributes:
-        firsts: The first key of each; empty where there is one table only.
+        firsts: Where the extent of each begins; empty where there is one table only.
         tables: The tables.
+        ranges: What their range tombstones cover in older tables.
     """
 
     firsts: list[bytes]
     tables: list[Table]
-
-    @property
-    def ranges(self) -> Ranges:
-        """What its range tombstones cover in older tables."""
-        # Of several none has any: a table with some stands alone.
-        return self.tables[0].ranges
+    ranges: Ranges
 
     @property
     def tombstones(self) -> int:
@@ -83,12 +82,12 @@ class Run:
             for table in (reversed(tables) if reverse else tables)
         )
 
-    def few(self, start: bytes, stop: bytes | None) -> Chunk | None:
-        """Return the entries in [start, stop) if they are few, as `Table.few`."""
+    def read_short(self, start: bytes, stop: bytes | None) -> Chunk | None:
+        """Return the entries of a short range, as `Table.read_short`."""
         tables = self._within(start, stop)
         if len(tables) > 1:
             return None
-        return tables[0].few(start, stop) if tables else ((), ())
+        return tables[0].read_short(start, stop) if tables else ((), ())
 
     def count(self, start: bytes, stop: bytes | None) -> int:
         """Return how many entries are in [start, stop), as `Table.count`."""
@@ -112,7 +111,8 @@ class Tables(Sequence[Table]):
         runs: The tables again, neighbors without a key in common together, in key order.
         get: Returns the value of a key, or None where no table has one.
 
-    Cost: O(tables); where there is more than one, two blocks read of each.
+    Cost: where there is more than one, of each its block index and two blocks are read, and all
+    are compared with each other.
     """
 
     def __init__(self, tables: Iterable[Table] = ()) -> None:
@@ -137,39 +137,44 @@ class Tables(Sequence[Table]):
 
 def _runs(tables: Sequence[Table]) -> list[Run]:
     if len(tables) < 2:
-        return [Run([], [table]) for table in tables]
-    found: list[list[tuple[bytes, bytes, Table]]] = []
+        return [Run([], [table], table.ranges) for table in tables]
+    found: list[list[tuple[Range, Table]]] = []
     for table in tables:
-        span = _span(table)
-        if span is None:
-            found += [(b"", b"", table)], []
-        elif found and _apart(span, found[-1]):
-            found[-1].append((*span, table))
+        extent = _extent(table)
+        if extent is None:
+            # The empty list: what is older begins a run of its own.
+            found += [((b"", None), table)], []
+        elif found and _apart(extent, found[-1]):
+            found[-1].append((extent, table))
         else:
-            found.append([(*span, table)])
-    runs = [sorted(run, key=itemgetter(0)) for run in found if run]
-    return [
-        Run(
-            [first for first, _, _ in run] if len(run) > 1 else [], [table for *_, table in run]
-        )
-        for run in runs
-    ]
+            found.append([(extent, table)])
+    return [_run(sorted(run, key=_start)) for run in found if run]
 
 
-def _apart(span: tuple[bytes, bytes], run: list[tuple[bytes, bytes, Table]]) -> bool:
+def _start(part: tuple[Range, Table]) -> bytes:
+    return part[0][0]
+
+
+def _run(parts: list[tuple[Range, Table]]) -> Run:
+    tables = [table for _, table in parts]
+    if len(tables) == 1:
+        return Run([], tables, tables[0].ranges)
+    ranges = Ranges(bounds for table in tables for bounds in table.ranges)
+    return Run([start for (start, _), _ in parts], tables, ranges)
+
+
+def _apart(extent: Range, run: list[tuple[Range, Table]]) -> bool:
+    start, stop = extent
     # Not by `any`: an interrupt within a generator that it drops would be lost.
-    for first, last, _ in run:  # noqa: SIM110
-        if first <= span[1] and span[0] <= last:
+    for (first, last), _ in run:
+        if (stop is None or first < stop) and (last is None or start < last):
             return False
     return True
 
 
-def _span(table: Table) -> tuple[bytes, bytes] | None:
-    # What a range tombstone hides may lie anywhere: such a table stands alone.
-    if table.ranges:
-        return None
+def _extent(table: Table) -> Range | None:
     try:
-        return table.bounds()
+        return table.extent()
     except CorruptionError:
         # Whoever reads what is damaged is told; the rest of the store can be read.
         return None
@@ -178,7 +183,7 @@ def _span(table: Table) -> tuple[bytes, bytes] | None:
 def _reader(
     runs: Sequence[Run],
 ) -> tuple[Callable[[bytes], bytes | None], Callable[[], None]]:
-    sources: Iterable[_Source] = [(run.firsts, list(map(_probe, run.tables))) for run in runs]
+    sources: Iterable[_RunProbe] = [(run.firsts, list(map(_probe, run.tables))) for run in runs]
 
     def get(key: bytes) -> bytes | None:
         crc = crc32(key)
@@ -239,5 +244,5 @@ def _probe(table: Table) -> _Probe:
 class _Closed:
     """What a closed store reads from."""
 
-    def __iter__(self) -> Iterator[_Source]:
-        raise ClosedError("the store was closed; open it again")
+    def __iter__(self) -> Iterator[_RunProbe]:
+        raise ClosedError(CLOSED)

@@ -6,11 +6,11 @@ too small to be a piece count one by one, or there would be ever more.) Only nei
 are merged, which keeps the tables ordered by age. With new keys only nothing else happens:
 10^6 of them are written 2.5 times, log and flush included, as measured.
 
-Once more than a third of what is alive is garbage, everything is merged to the bottom. What a
-share s costs: a store grows to 1 + s, so each byte that makes garbage is paid for with the
-rewriting of (1 + s) / s bytes: 4 for a third, 3 for a half, 6 for a fifth; and while that
-merge runs the store holds its newer inputs, two pieces, and what is committed meanwhile on
-top. A third leaves half of the space that is promised, 2.2 times what is alive, for those.
+Once there is garbage of more than a third of what is alive, everything is merged to the bottom.
+What a share s costs: a store grows to 1 + s, so for each byte that becomes garbage (1 + s) / s
+are read and 1 / s written: 4 and 3 for a third, 3 and 2 for a half, 6 and 5 for a fifth; and
+while that merge runs the store holds its newer inputs, two pieces, and what is committed
+meanwhile on top. A third leaves 0.87 of the 2.2 aimed at (decision 7) for those.
 
 Source: RocksDB's universal compaction, with its bound on space amplification.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from blobkv._engine.tables import Tables
 
 _TIER_COUNT: Final = 4
-_LIKE_SIZE: Final = 2
+_LIKE_FACTOR: Final = 2
 _GARBAGE_DIVISOR: Final = 3
 # Below this, nobody misses the room, and small stores are left in peace.
 _GARBAGE_MIN: Final = 1 << 20
@@ -50,7 +50,7 @@ def choose(tables: Tables, garbage: int) -> slice | None:
     counts, sizes = _units(tables)
     for first, size in enumerate(sizes):
         last = first
-        while last < len(sizes) and sizes[last] <= _LIKE_SIZE * size:
+        while last < len(sizes) and sizes[last] <= _LIKE_FACTOR * size:
             last += 1
         if last - first >= _TIER_COUNT:
             return slice(sum(counts[:first]), sum(counts[:last]))

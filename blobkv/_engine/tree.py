@@ -172,9 +172,12 @@ class Tree:
             entries: How many entries were put in it.
 
         Raises:
-            CorruptionError: It does not hold them; then it was removed.
+            CorruptionError: It does not hold them, and was removed; or there is none.
         """
         if file is None:
+            if entries:
+                reason = f"no table was written for {entries} entries"
+                raise CorruptionError(self._directory, 0, reason)
             return ()
         try:
             return (_opened(self._fs, self._directory, file, entries),)

@@ -5,6 +5,8 @@ reads keeps a reference to it, and this module only weak ones: a view costs noth
 or to end, needs no lock for either, and may end in the middle of anything, when the
 interpreter drops it.
 
+An update's own state is not among them: while it holds the write lock nothing newer is applied.
+
 One reader is not seen: a view in a cycle of references that only the garbage collector ends,
 if a finalizer in that cycle goes on reading it. The collector clears weak references first.
 """

@@ -234,6 +234,8 @@ class Writer:
         self._pool.shutdown(wait=True)
         self._room.close()
         self.maintenance.close()
+        # Its traceback would keep tables open.
+        self.failure = None
         self.tree.close()
         if self._log is not None:
             try:

@@ -1,6 +1,6 @@
 """A child process writes the tables of large jobs, and its death at any moment costs nothing.
 
-Method: on the real file system every job is made large enough for a child. It is killed, or
+Method: on the real file system every job counts as large enough for a child. It is killed, or
 its parent is, while it works; what is then in the store is compared with what was committed,
 and the files with those that the manifest names.
 """
@@ -22,6 +22,7 @@ import blobkv
 from blobkv import Store
 from blobkv._engine import builder, child, tiers
 from blobkv._engine.child import Child, ChildError
+from blobkv.errors import CorruptionError
 from blobkv.testing import SimulatedDisk
 
 pytestmark = pytest.mark.skipif(
@@ -184,32 +185,48 @@ def test_closing_ends_the_child_at_once(
     pairs: dict[bytes, bytes] = {}
     for seed in range(8):
         pairs |= fill(store, seed, 400)
-    process = store._source.maintenance.builder.child
+    store._freeze().maintenance.flush()
+    process = store._source.maintenance.builder._child
     store.close()
 
-    assert process is None or process._process.returncode is not None
+    assert process is not None
+    assert process._process.returncode is not None
     check(tmp_path / "db", pairs)
 
 
-def test_an_idle_child_ends_and_the_next_job_has_another(tmp_path: Path) -> None:
+def test_an_idle_child_ends_and_the_next_job_has_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        impatient = child._PROGRAM.replace(
+            "from blobkv._engine.worker import main; main()",
+            "from blobkv._engine import worker; worker._IDLE_SECONDS = 0.01; worker.main()",
+        )
+        assert impatient != child._PROGRAM
+        patch.setattr(child, "_PROGRAM", impatient)
+        first = Child()
+    assert first._process.wait(timeout=20) == 0
     with blobkv.open(tmp_path / "db") as store:
-        store._source.maintenance.builder._child = first = _Idle()
+        store._source.maintenance.builder._child = first
         pairs = two_layers(store)
         assert store.stats().child_tables == 2
-        assert first.closed
+        assert store.stats().child_reason is None
+        assert store._source.maintenance.builder._child is not first
     check(tmp_path / "db", pairs)
 
 
-class _Idle:
-    closed = False
-
-    def ask(self, *job: object) -> None:
-        """Answer as a child does that ends since it had nothing to do."""
-
-    def kill(self) -> None:
-        self.closed = True
-
-    close = kill
+def test_a_child_that_says_there_was_nothing_to_write_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with blobkv.open(tmp_path / "db") as store:
+        pairs = fill(store, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(Child, "ask", lambda *_: [None, 0, None])
+            with pytest.raises(CorruptionError, match=f"no table .* {len(pairs)} entries"):
+                store._freeze().maintenance.flush()
+        assert shown(store) == pairs
+        store.flush()
+    check(tmp_path / "db", pairs)
 
 
 def test_a_child_whose_input_ends_writes_nothing_more() -> None:

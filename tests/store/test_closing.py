@@ -1,4 +1,8 @@
-"""What is under way while a store is closed, or a log, ends with the truth or with an error."""
+"""What is under way while a store is closed, or a log, ends with the truth or with an error.
+
+Method: a patched `close` or check stops at the one moment in question, where this thread or
+another then calls.
+"""
 
 from __future__ import annotations
 
@@ -176,3 +180,19 @@ def test_a_follower_gives_no_view_that_another_thread_is_just_making(
         assert reader.view()[b"k"] == b"new"
         assert seen == [None]
         assert reader.view()[b"k"] == b"newer"
+
+
+def test_a_closed_store_keeps_no_table_open_by_what_its_work_failed_with(
+    store: blobkv.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = store._source
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "a bad disk")
+
+    monkeypatch.setattr(writer.maintenance, "flush", fail)
+    writer._maintain()
+    assert store.stats().failure is not None
+    monkeypatch.undo()
+    store.close()
+    assert writer.failure is None

@@ -389,3 +389,11 @@ def test_text_asked_for_with_in_is_refused_and_other_types_are_not_there(
         with pytest.raises(UsageError, match="encode text"):
             assert "k" in txn
         assert 1 not in txn
+
+
+def test_a_path_or_a_timeout_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the path is empty"):
+        blobkv.open("")
+    with pytest.raises(UsageError, match="must not be negative"):
+        blobkv.open(tmp_path / "db", lock_timeout=-1)
+    assert not (tmp_path / "db").exists()

@@ -17,6 +17,7 @@ import blobkv
 from blobkv import Store
 from blobkv._engine.compaction import Merge, dispensable
 from blobkv._engine.garbage import Garbage
+from blobkv._engine.maintenance import Maintenance
 from blobkv._engine.manifest import Manifest
 from blobkv._engine.table import Table, TableFile
 from blobkv._engine.tree import Tree
@@ -290,3 +291,56 @@ def pieces(disk: SimulatedDisk, files: list[TableFile]) -> Iterator[object]:
                 return
     finally:
         merging.close()
+
+
+def test_pieces_with_range_tombstones_are_one_run_and_are_not_merged_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has a cut of the ranges; as runs of their own they were chosen again, for ever."""
+    merges = count()
+    finish = Maintenance._merge
+
+    def counted(self: Maintenance, chosen: slice, piece_size: int) -> None:
+        assert next(merges) < 10, "it merges without an end"
+        finish(self, chosen, piece_size)
+
+    monkeypatch.setattr(Maintenance, "_merge", counted)
+    rng = random.Random(1)
+    pairs: Pairs = {}
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        with store.update() as txn:
+            for group in range(20):
+                for layer in range(4):
+                    for i in range(100):
+                        pairs[b"%02d/%d/%03d" % (group, layer, i)] = b"old"
+            pairs |= {b"zz%d" % i: rng.randbytes(40_000) for i in range(10)}
+            txn.update(pairs)
+        flush_only(store)
+        for layer in range(4):
+            with store.update() as txn:
+                for group in range(20):
+                    prefix = b"%02d/%d" % (group, layer)
+                    txn.clear(prefix)
+                    new = {
+                        b"%02d/v%d/%d" % (group, i, layer): rng.randbytes(99) for i in range(9)
+                    }
+                    txn.update(new)
+                    pairs = {k: v for k, v in pairs.items() if not k.startswith(prefix)} | new
+            flush_only(store)
+        store._source.maintenance.compact()
+
+        runs = store._source.tree.layers.tables.runs
+        assert [len(run.tables) > 3 for run in runs] == [True, False]
+        assert sum(bool(table.ranges) for table in runs[0].tables) > 3
+        with store.view() as txn:
+            assert dict(txn) == pairs
+            assert all(txn.get(key) == value for key, value in pairs.items())
+            assert all(txn.get(b"%02d/%d/050" % (group, 2)) is None for group in range(20))
+            assert len(txn) == len(pairs)
+            assert list(txn.items(reverse=True)) == sorted(pairs.items(), reverse=True)
+        # A merge reads such a run as one source.
+        grow(store, pairs, rng)
+        store.compact()
+        with store.view() as txn:
+            assert dict(txn) == pairs
+        assert store.verify().ok

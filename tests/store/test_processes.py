@@ -260,3 +260,11 @@ if sys.argv[2] == "parent":
         process.stdin.close()
         process.stdout.close()
         process.wait(timeout=30)
+
+
+def test_a_store_opened_twice_is_said_to_be_open_in_this_process(tmp_path: Path) -> None:
+    with (
+        blobkv.open(tmp_path / "db"),
+        pytest.raises(LockedError, match=", this very one, has the store open"),
+    ):
+        blobkv.open(tmp_path / "db")

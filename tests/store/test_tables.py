@@ -15,6 +15,7 @@ import pytest
 
 from blobkv._engine import block_index, hash_index
 from blobkv._engine.block_index import separator
+from blobkv._engine.compaction import write_table
 from blobkv._engine.hash_index import KEY_LONG, VALUE_LONG
 from blobkv._engine.memtable import ABSENT
 from blobkv._engine.ranges import Ranges
@@ -220,3 +221,16 @@ def test_a_table_whose_blocks_are_damaged_stands_alone_and_the_others_are_read()
     assert (found.get(b"207"), found.get(b"007"), found.get(b"x")) == (b"v", b"v", None)
     with pytest.raises(CorruptionError, match="block checksum"):
         found.get(b"107")
+
+
+def test_entries_out_of_order_reach_no_table() -> None:
+    for chunks in (
+        [([b"b", b"a"], [b"", b""])],
+        [([b"a", b"a"], [b"", b""])],
+        [([b"%04d" % i for i in range(200)], [bytes(99)] * 200), ([b"0001"], [b""])],
+    ):
+        disk = SimulatedDisk()
+        disk.make_directory("/db")
+        with pytest.raises(CorruptionError, match="not in order"):
+            write_table(disk, "/db", 1, iter(chunks), Ranges(), bottom=True)
+        assert disk.names("/db") == []

@@ -49,8 +49,8 @@ class Interrupts:
         finally:
             sys.setprofile(None)
 
-    def _meet(self, frame: FrameType, event: str, called: object) -> None:
-        if event not in {"call", "c_return"} or not _is_a_place(frame, called):
+    def _meet(self, frame: FrameType, event: str, _: object) -> None:
+        if event not in {"call", "c_return"} or not _is_a_place(frame):
             return
         self.met += 1
         if self.met == self._strike_at:
@@ -58,14 +58,6 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
-def _is_a_place(frame: FrameType, called: object) -> bool:
+def _is_a_place(frame: FrameType) -> bool:
     source = frame.f_code.co_filename
-    if not source.startswith(SOURCES) or source.startswith(SIMULATOR):
-        return False
-    caller: FrameType | None = frame
-    while caller is not None:
-        if caller.f_code.co_name == "__del__":
-            # What is raised there the interpreter drops itself.
-            return False
-        caller = caller.f_back
-    return True
+    return source.startswith(SOURCES) and not source.startswith(SIMULATOR)
