@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Pair = tuple[bytes, bytes]
 
 
-class Entries(Protocol):
+class KeyRange(Protocol):
     """What a cursor moves over: the keys of a transaction or of a bucket."""
 
     def _count(self, start: bytes, stop: bytes | None) -> int: ...
@@ -48,7 +48,7 @@ class Cursor:
     """
 
     def __init__(
-        self, entries: Entries, prefix: bytes, start: bytes | None, stop: bytes | None
+        self, entries: KeyRange, prefix: bytes, start: bytes | None, stop: bytes | None
     ) -> None:
         self._entries = entries
         self._start, self._stop = bounds(prefix, start, stop)

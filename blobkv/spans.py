@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from blobkv.cursor import as_key, bounds
 
 if TYPE_CHECKING:
-    from blobkv.cursor import Entries, Pair
+    from blobkv.cursor import KeyRange, Pair
 
 _KEY: Final = itemgetter(0)
 _VALUE: Final = itemgetter(1)
@@ -23,7 +23,7 @@ class _Span:
 
     def __init__(
         self,
-        entries: Entries,
+        entries: KeyRange,
         prefix: bytes,
         start: bytes | None,
         stop: bytes | None,

@@ -101,7 +101,10 @@ class Store:
 
     @property
     def sequence(self) -> int:
-        """The last commit that a new view reads; 0 in a new store."""
+        """The last commit that a new view reads; 0 in a new store.
+
+        In a read-only store each look first reads what is new. Raises, and costs: as `view`.
+        """
         self._follow()
         return self._source.visible
 
@@ -215,7 +218,12 @@ class Store:
         write_backup(self._fs, str(Path(path).absolute()), self._newest())
 
     def stats(self) -> Stats:
-        """Return what the store can tell about itself in numbers. O(tables)."""
+        """Return what the store can tell about itself in numbers.
+
+        Raises: as `view`.
+
+        Cost: O(tables); in a read-only store that of a view, too.
+        """
         self._follow()
         with self._state_lock:
             self._check_open()

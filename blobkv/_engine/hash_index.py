@@ -55,7 +55,7 @@ KEY_LONG: Final = 0x3FF
 VALUE_SHIFT: Final = 40
 VALUE_MASK: Final = 0x3FFF
 VALUE_LONG: Final = 0x3FFE
-DELETED: Final = 0x3FFF
+TOMBSTONE: Final = 0x3FFF
 OFFSET_MASK: Final = (1 << VALUE_SHIFT) - 1
 PROBE_MAX: Final = 128
 PAGE_SHIFT: Final = 13
@@ -63,7 +63,7 @@ PAGE_SHIFT: Final = 13
 # The diagram above is the specification; these tie the code to it.
 assert KEY_LONG == 1023
 assert VALUE_LONG == 16382
-assert DELETED == 16383
+assert TOMBSTONE == 16383
 assert PROBE_MAX == 128
 assert 1 << PAGE_SHIFT == 8192
 
@@ -80,7 +80,7 @@ class HashIndex:
         homes: How many slots are somebody's home; 0 if the table has no hash index.
         tags: The tag of each slot.
         places: The place of each slot, as a number.
-        checked: For each page, whether it was verified.
+        verified: For each page, whether it was verified.
 
     Raises:
         CorruptionError: The checksums of its pages are not what the footer says.
@@ -103,13 +103,13 @@ class HashIndex:
             raise CorruptionError(name, crcs_offset, reason)
         self.tags = raw[footer.hash_offset : places_offset]
         self.places = numbers_in_place(raw[places_offset:crcs_offset], "Q")
-        self.checked = bytearray(pages)
+        self.verified = bytearray(pages)
         self._raw_places = raw[places_offset:crcs_offset]
         self._crcs = numbers_in_place(crcs, "I")
         self._offset = footer.hash_offset
         self._name = name
 
-    def check(self, page: int) -> None:
+    def verify_page(self, page: int) -> None:
         """Verify a page, so that its homes can be searched.
 
         Raises:
@@ -122,7 +122,7 @@ class HashIndex:
         if found != self._crcs[page]:
             reason = f"hash index checksum is {found:#010x}, expected {self._crcs[page]:#010x}"
             raise CorruptionError(self._name, self._offset + first, reason)
-        self.checked[page] = 1
+        self.verified[page] = 1
 
 
 def slot_count(homes: int) -> int:
@@ -164,7 +164,7 @@ def places_of(
     if None in values:
         for i, value in enumerate(values):
             if value is None:
-                places[i] |= DELETED << VALUE_SHIFT
+                places[i] |= TOMBSTONE << VALUE_SHIFT
     return places
 
 

@@ -105,7 +105,7 @@ class Maintenance:
             if everything:
                 self._merge_everything()
             else:
-                self._keep_up(below=0)
+                self._keep_up(older_count=0)
 
     def stop(self) -> None:
         """End all work at its next slice. From any thread; `check_open` raises by then."""
@@ -117,13 +117,13 @@ class Maintenance:
         with self._merging, self._step:
             self.builder.close()
 
-    def _keep_up(self, below: int) -> None:
-        """Flush and merge as there is need, but leave the oldest `below` tables as they are."""
+    def _keep_up(self, older_count: int) -> None:
+        """Flush and merge as there is need, but leave the oldest of them as they are."""
         while True:
             self.flush()
             tables = self._tree.layers.tables
-            newer = Tables(tables[: len(tables) - below]) if below else tables
-            garbage = 0 if below else self._weigh(tables)
+            newer = Tables(tables[: len(tables) - older_count]) if older_count else tables
+            garbage = 0 if older_count else self._weigh(tables)
             chosen = tiers.choose(newer, garbage)
             if chosen is None:
                 return
@@ -201,7 +201,7 @@ class Maintenance:
                     self._adopt(progress, piece)
                 if progress.inputs:
                     count = progress.newer_count(self._tree.layers.tables)
-                    self._keep_up(below=len(self._tree.layers.tables) - count)
+                    self._keep_up(older_count=len(self._tree.layers.tables) - count)
         finally:
             with self._step:
                 merging.close()

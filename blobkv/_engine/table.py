@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from blobkv._engine.fs import FileSystem, Mapped
     from blobkv._engine.memtable import Chunk, Found
 
-PAGE_SHIFT: Final = 12
+VERIFIED_SHIFT: Final = 12
 STARTS_VERIFIED: Final = 1
 ALL_VERIFIED: Final = 2
 # The blocks of a short range have at most so many bytes: they are decoded whole.
 _SHORT_SIZE_MAX: Final = 1 << 14
 
 # So that at most one block starts in a page.
-assert 1 << PAGE_SHIFT <= layout.BLOCK_SIZE
+assert 1 << VERIFIED_SHIFT <= layout.BLOCK_SIZE
 
 
 class TableFile(NamedTuple):
@@ -104,7 +104,7 @@ class Table:
             reason = f"another table: footer checksum {crc:#010x}, expected {file.crc:#010x}"
             raise CorruptionError(self.name, footer_at, reason)
         self.hash_index = HashIndex(data, self.footer, self.name)
-        self.verified = bytearray((self.footer.hash_offset >> PAGE_SHIFT) + 1)
+        self.verified = bytearray((self.footer.hash_offset >> VERIFIED_SHIFT) + 1)
         self._view = memoryview(data)
         self._bounds: tuple[bytes, bytes] | None = None
         self.ranges = self._read_ranges(footer_at)
@@ -265,15 +265,15 @@ class Table:
             return ABSENT
         return None if stop is None else self.data[middle:stop]
 
-    def verify_page(self, start: int) -> None:
+    def verify_around(self, start: int) -> None:
         """Verify the blocks that share a page of 4096 bytes with the entry at `start`.
 
         Raises:
             CorruptionError: One of them is not what was written.
         """
-        page = start >> PAGE_SHIFT
-        first = max(page << PAGE_SHIFT, layout.TABLE_HEADER_SIZE)
-        last = min((page + 1) << PAGE_SHIFT, self.footer.hash_offset) - 1
+        page = start >> VERIFIED_SHIFT
+        first = max(page << VERIFIED_SHIFT, layout.TABLE_HEADER_SIZE)
+        last = min((page + 1) << VERIFIED_SHIFT, self.footer.hash_offset) - 1
         for offset in (first, last):
             self._verified_at(self.block_index.holding(offset))
         self.verified[page] = ALL_VERIFIED
@@ -286,7 +286,7 @@ class Table:
 
     def _block(self, i: int, skip: int) -> Chunk:
         offset = self.block_index.offsets[i]
-        if not self.verified[offset >> PAGE_SHIFT]:
+        if not self.verified[offset >> VERIFIED_SHIFT]:
             self._verified_at(i)
         try:
             return layout.decode_block(self.data, offset, skip)
@@ -296,13 +296,13 @@ class Table:
     def _verified_at(self, i: int) -> int:
         """Return where block `i` is, verified."""
         offset = self.block_index.offsets[i]
-        if not self.verified[offset >> PAGE_SHIFT]:
+        if not self.verified[offset >> VERIFIED_SHIFT]:
             size = layout.check_block(self._view, offset, self.name)
             end = self.block_index.offsets[i + 1]
             if offset + size != end:
                 reason = f"block of {size} bytes, the block index says {end - offset}"
                 raise CorruptionError(self.name, offset, reason)
-            self.verified[offset >> PAGE_SHIFT] = STARTS_VERIFIED
+            self.verified[offset >> VERIFIED_SHIFT] = STARTS_VERIFIED
         return offset
 
     def _read_ranges(self, footer_at: int) -> Ranges:

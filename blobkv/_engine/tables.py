@@ -30,8 +30,7 @@ from blobkv._engine.hash_index import (
 )
 from blobkv._engine.memtable import ABSENT
 from blobkv._engine.ranges import Ranges
-from blobkv._engine.table import ALL_VERIFIED, Table
-from blobkv._engine.table import PAGE_SHIFT as FILE_PAGE_SHIFT
+from blobkv._engine.table import ALL_VERIFIED, VERIFIED_SHIFT, Table
 from blobkv.errors import ClosedError, CorruptionError
 
 if TYPE_CHECKING:
@@ -191,17 +190,17 @@ def _reader(
         for firsts, probes in sources:
             # Before the first table any will do: none holds the key.
             probe = probes[bisect_right(firsts, key) - 1 if firsts else 0]
-            homes, tags, places, checked, data, verified, table = probe
+            homes, tags, places, verified_pages, data, verified, table = probe
             try:
                 at = crc * homes >> 32
-                if not checked[at >> PAGE_SHIFT]:
-                    table.hash_index.check(at >> PAGE_SHIFT)
+                if not verified_pages[at >> PAGE_SHIFT]:
+                    table.hash_index.verify_page(at >> PAGE_SHIFT)
                 while mark := tags[at]:
                     if mark == tag:
                         place = places[at]
                         start = place & OFFSET_MASK
-                        if verified[start >> FILE_PAGE_SHIFT] != ALL_VERIFIED:
-                            table.verify_page(start)
+                        if verified[start >> VERIFIED_SHIFT] != ALL_VERIFIED:
+                            table.verify_around(start)
                         size = len(key)
                         end = start + size
                         if data[start:end] == key:
@@ -234,7 +233,7 @@ def _probe(table: Table) -> _Probe:
         index.homes,
         index.tags,
         index.places,
-        index.checked,
+        index.verified,
         table.data,
         table.verified,
         table,
