@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--keys-max", type=int, default=default.keys_max, help="of growth")
     parser.add_argument("--seconds", type=float, default=default.seconds, help="of churn")
     parser.add_argument(
-        "--seconds-max", type=float, default=default.seconds_max, help="of the long churn"
+        "--seconds-max", type=float, help="of the long churn; ten times as many by default"
     )
     parser.add_argument("--rounds", type=int, default=default.rounds)
     parser.add_argument("--root", type=Path, default=PROJECT / ".cache/benchmarks")
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.keys,
             options.keys_max,
             options.seconds,
-            options.seconds_max,
+            options.seconds_max or 10 * options.seconds,
             options.rounds,
         )
         measure(plan, root, set(options.engines), set(options.only))

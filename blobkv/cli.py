@@ -69,10 +69,10 @@ class _PathFirst(click.Group):
 
 
 @click.group(cls=_PathFirst, context_settings=_SETTINGS, no_args_is_help=False)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path())
 @click.version_option(package_name="blobkv")
 @click.pass_context
-def blobkv(context: click.Context, path: Path) -> None:
+def blobkv(context: click.Context, path: str) -> None:
     r"""Look into, change, and check the store in the directory PATH, which comes first.
 
     Keys and values are text, in which \xNN is one byte and \\ a backslash; or see --hex. One
@@ -80,7 +80,9 @@ def blobkv(context: click.Context, path: Path) -> None:
 
     Exit status: 0 done; 1 it failed, or the key does not exist; 2 the call is wrong.
     """
-    context.obj = path
+    if not path:
+        raise click.UsageError('PATH is empty; "." is this directory')
+    context.obj = Path(path)
 
 
 @dataclass(frozen=True, slots=True)

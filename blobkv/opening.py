@@ -16,7 +16,7 @@ from blobkv.store import Store
 if TYPE_CHECKING:
     import os
 
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
 
 _LOCK_NAME: Final = "LOCK"
 
@@ -37,7 +37,8 @@ def open(  # noqa: A001  # As in `dbm.open`.
         read_only: Read beside a writer, or from a medium that cannot be written. Takes no
             lock, writes nothing, and sees the newest commit on disk at each `view`.
         create: Make the store if there is none.
-        lock_timeout: How long to wait for another writer to close the store, in seconds.
+        lock_timeout: How long to wait for another writer to close the store, in seconds; one
+            more if that writer has died just now.
         memtable_size: How much is kept in memory before it is written as a table, in bytes
             of log. Up to three times that, in memory and to replay after a crash, while
             flushes wait.

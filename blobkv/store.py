@@ -27,8 +27,8 @@ from blobkv._engine import recovery
 from blobkv._engine.backup import write_backup
 from blobkv._engine.figures import figures
 from blobkv._engine.follower import Follower
+from blobkv._engine.fs import on_fork
 from blobkv._engine.overlay import Overlay
-from blobkv._engine.process import on_fork
 from blobkv._engine.state import State
 from blobkv._engine.verify import verify_files
 from blobkv._engine.views import Views
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import TracebackType
 
-    from blobkv._engine.fs import FileSystem, Lock
+    from blobkv._engine.files import FileSystem, Lock
     from blobkv._engine.verify import Report
     from blobkv.stats import Stats
 

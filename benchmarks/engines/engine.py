@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[bytes, bytes]
 
-# Where a tuned engine has these knobs, they are set to these; docs/benchmarks.md says so.
+# What knobs are set to, where an engine is tuned; docs/benchmarks.md says which are.
 WRITE_BUFFER_SIZE = 16 << 20
 CACHE_SIZE = 256 << 20
 MAP_SIZE = 1 << 36

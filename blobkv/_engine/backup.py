@@ -15,7 +15,7 @@ from blobkv._engine.ranges import Ranges
 from blobkv.errors import UsageError
 
 if TYPE_CHECKING:
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.state import State
 
 _TABLE_NUMBER: Final = 1

@@ -6,7 +6,8 @@
 
 A separator is the shortest such start of the first key, so keys that differ early cost a few
 bytes a block. In memory is every 8th separator, one key in some 200, and of the groups of 8
-between them as many as were needed last, up to a limit; the others are read where they lie.
+between them those that were needed, until they are 4,096, when all of these are dropped; the
+others are read where they lie.
 
 Source: the separators follow LevelDB's index block.
 """
@@ -26,7 +27,7 @@ from blobkv.errors import CorruptionError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blobkv._engine.fs import Mapped
+    from blobkv._engine.files import Mapped
     from blobkv._engine.table_format import Footer
 
 _GROUP_SHIFT: Final = 3
@@ -48,7 +49,8 @@ class BlockIndex:
     Raises:
         CorruptionError: It is not what was written, or it points outside.
 
-    Cost: one pass over the block index, and an eighth of its separators in memory.
+    Cost: one pass over the block index; in memory an eighth of its separators, and up to 32,768
+    more as they are needed.
     """
 
     def __init__(self, data: Mapped, footer: Footer, name: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blobkv._engine.compaction import Merge
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.jobs import FlushJob, MergeJob
     from blobkv._engine.memtable import Memtable
 

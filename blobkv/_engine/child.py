@@ -14,12 +14,11 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from blobkv._engine.fs import OSFileSystem
-from blobkv._engine.process import on_fork, processor_count
+from blobkv._engine.fs import OSFileSystem, on_fork, processor_count
 from blobkv._engine.worker import IDLE
 
 if TYPE_CHECKING:
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
 
 # The path is handed over in full, so the child need not look at its surroundings.
 _PROGRAM: Final = (

@@ -42,7 +42,7 @@ from blobkv._engine.table_writer import TableWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.memtable import Chunk
     from blobkv._engine.table import Table, TableFile
 

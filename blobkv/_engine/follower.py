@@ -18,7 +18,7 @@ from blobkv._engine.tables import Tables
 if TYPE_CHECKING:
     from threading import Lock
 
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.log import LogReader
     from blobkv._engine.manifest import Manifest
     from blobkv._engine.views import Views

@@ -1,24 +1,9 @@
-"""Files as the engine needs them; `process.py` alone touches the operating system besides.
+"""The one module that touches the operating system: the real files, the lock, forks.
 
-`FileSystem` is the seam. The engine knows nothing of descriptors; tests and
-users swap in `blobkv.testing.SimulatedDisk` to lose power, fill up, or lie. `OSFileSystem`
-is the real one. Paths are absolute strings with "/" between names.
-
-What every implementation promises:
-
-* A new file is created exclusively, with mode 0600, and no symlink is followed to it.
-* `WritableFile.append` writes all of its bytes or raises `OSError`; after an error the file
-  may hold any part of them, and `truncate` cuts it back.
-* `FileEnd.grow` adds zeroes behind all that the file holds at that moment, whatever other
-  handles are doing: it never writes where `append` has written. Each handle is told of what
-  did not reach the disk, also when another was told before (Linux, from 4.13).
-* Bytes are durable only after `sync` returns; a name created, renamed, or removed is durable
-  only after `sync_directory` of its directory returns.
-* `map` gives a buffer whose slices are `bytes`; it stays valid after `remove`.
-
-A mapped file is never truncated by the engine: reading it would be SIGBUS, not an error. So
-is reading one from a disk that fails, for gets, scans, and backup; `verify` and compaction
-read by `open`, so that there a bad disk gives `OSError`.
+What is promised of files is in `files.py`. A mapped file is never truncated by the engine:
+reading it would be SIGBUS, not an error. So is reading one from a disk that fails, for gets,
+scans, and backup; `verify` and compaction read by `open`, so that there a bad disk gives
+`OSError`.
 """
 
 from __future__ import annotations
@@ -32,13 +17,14 @@ import socket
 import stat
 import sys
 import time
+import weakref
 from io import FileIO
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from blobkv._engine.process import has_ended, on_fork
 from blobkv.errors import CorruptionError, LockedError
 
-Mapped = bytes | mmap.mmap
+if TYPE_CHECKING:
+    from blobkv._engine.files import FileEnd, Lock, Mapped, ReadableFile, WritableFile
 
 _FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
@@ -50,99 +36,6 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 # The system finds the end and writes there in one step, which a write by position cannot.
 _END: Final = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 _LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-
-
-class WritableFile(Protocol):
-    """A new file, written from its start to its end."""
-
-    def append(self, data: bytes | bytearray) -> None:
-        """Write all of `data` behind what was appended so far, over any room that is there."""
-
-    def truncate(self, size: int) -> None:
-        """Cut the file to `size` bytes, room included; the next append goes there."""
-
-    def sync(self) -> None:
-        """Make the bytes and the size durable."""
-
-    def close(self) -> None:
-        """Release the file. Idempotent."""
-
-
-class FileEnd(Protocol):
-    """The end of a file that is being appended to, where room for what comes can be made."""
-
-    def grow(self, size: int) -> int:
-        """Write `size` zeroes behind the last byte of the file; return its size then."""
-
-    def sync(self) -> None:
-        """Make the bytes and the size durable."""
-
-    def close(self) -> None:
-        """Release the file. Idempotent."""
-
-
-class ReadableFile(Protocol):
-    """A file read by position."""
-
-    @property
-    def size(self) -> int:
-        """The file's size in bytes, now."""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset`; fewer only at the end of the file."""
-
-    def sync(self) -> None:
-        """Make what was read durable, whoever wrote it; nothing to do on read-only media."""
-
-    def close(self) -> None:
-        """Release the file. Idempotent."""
-
-
-class Lock(Protocol):
-    """An exclusive claim on a store, held until released or until the process ends.
-
-    A forked child has no part in it.
-    """
-
-    def release(self) -> None:
-        """Give the claim up. Idempotent."""
-
-
-class FileSystem(Protocol):
-    """What the engine asks of a file system."""
-
-    def make_directory(self, path: str) -> None:
-        """Make the directory and its missing parents, durably; one that exists is fine."""
-
-    def names(self, path: str) -> list[str]:
-        """Return the names in the directory, sorted."""
-
-    def create(self, path: str) -> WritableFile:
-        """Make a new file; FileExistsError if the name is taken."""
-
-    def open(self, path: str) -> ReadableFile:
-        """Open a file for reading."""
-
-    def open_end(self, path: str) -> FileEnd:
-        """Open a file to make room behind its end."""
-
-    def map(self, path: str) -> Mapped:
-        """Return the whole file as a buffer, without reading it where that can be helped."""
-
-    def rename(self, source: str, target: str) -> None:
-        """Give the file another name, replacing what has it."""
-
-    def remove(self, path: str) -> None:
-        """Remove the name; readers that have the file keep it."""
-
-    def sync_directory(self, path: str) -> None:
-        """Make the names in the directory durable."""
-
-    def identity(self, path: str) -> tuple[int, ...]:
-        """Return numbers that change when the file is replaced by `rename`."""
-
-    def lock(self, path: str, timeout: float) -> Lock:
-        """Claim the lock file, waiting up to `timeout` seconds; LockedError if it is held."""
 
 
 class OSFileSystem:
@@ -302,6 +195,34 @@ class _OSLock:
         self._file.close()
 
 
+def processor_count() -> int:
+    """Return how many processors this process may use, or has where that is not told."""
+    return len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0))
+
+
+class Forkable(Protocol):
+    """Something that must not be used in a forked child."""
+
+    def forget_in_child(self) -> None:
+        """Called once in the child, where no other thread exists. Must take no lock."""
+
+
+def on_fork(subject: Forkable) -> None:
+    """Call `subject.forget_in_child` in every forked child, while the subject lives."""
+    _FORKABLE.add(subject)
+
+
+_FORKABLE: Final[weakref.WeakSet[Forkable]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for subject in list(_FORKABLE):
+        subject.forget_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def _sync(fd: int) -> None:
     if sys.platform == "darwin":
         # fsync there stops at the drive's cache.
@@ -383,4 +304,15 @@ def _is_ghost(pid: int | None, host: str | None) -> bool:
     Killed while it started another program, it leaves a fork of itself that has all it had
     open until that program's first instruction.
     """
-    return pid is not None and host == socket.gethostname() and has_ended(pid)
+    return pid is not None and host == socket.gethostname() and _has_ended(pid)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        # Another user's, or no number that a process can have.
+        pass
+    return False

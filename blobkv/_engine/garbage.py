@@ -23,7 +23,7 @@ from blobkv.errors import CorruptionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.table import Table
     from blobkv._engine.tables import Run
 
@@ -114,8 +114,13 @@ def _sample(table: Table, reader: BlockReader) -> list[bytes]:
     """Return up to 200 keys of a table, spread evenly; all if there are no more."""
     blocks = table.block_index.count
     keys: list[bytes] = []
-    for i in range(0, blocks, max(-(-blocks // _SAMPLE_COUNT), 1)):
+    for i in range(0, blocks, _stride(blocks)):
         found, _ = reader.block(i)
-        keys += found[:: max(-(-len(found) * blocks // _SAMPLE_COUNT), 1)]
+        keys += found[:: _stride(len(found) * blocks)]
     # Each block gave at least one, so they may be twice as many.
-    return keys[:: max(-(-len(keys) // _SAMPLE_COUNT), 1)]
+    return keys[:: _stride(len(keys))]
+
+
+def _stride(count: int) -> int:
+    """Return how far apart to take them, that no more than a sample are taken."""
+    return max(-(-count // _SAMPLE_COUNT), 1)

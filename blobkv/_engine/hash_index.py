@@ -46,7 +46,7 @@ from blobkv.errors import CorruptionError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from blobkv._engine.fs import Mapped
+    from blobkv._engine.files import Mapped
     from blobkv._engine.table_format import Footer
 
 TAG_MASK: Final = 0xFF

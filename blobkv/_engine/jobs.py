@@ -19,7 +19,7 @@ from blobkv.errors import CorruptionError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
 
 
 class FlushJob(NamedTuple):

@@ -39,8 +39,8 @@ from blobkv.errors import CorruptionError, PoisonedError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from blobkv._engine.files import FileSystem, WritableFile
     from blobkv._engine.format import Changes, Range
-    from blobkv._engine.fs import FileSystem, WritableFile
 
 _MAGIC: Final = FRAME_MAGIC.to_bytes(2, "little")
 # What the search for a later promise may checksum, as a multiple of the log's size: enough

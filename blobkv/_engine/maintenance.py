@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from blobkv._engine.compaction import Piece
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.table import Table
     from blobkv._engine.tree import Frozen, Tree
 

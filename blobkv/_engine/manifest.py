@@ -32,7 +32,7 @@ from blobkv._engine.table import TableFile
 from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
 
 MANIFEST_NAME: Final = "MANIFEST"
 MANIFEST_ASIDE: Final = "MANIFEST.new"

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from threading import Lock
 
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.format import Frame
-    from blobkv._engine.fs import FileSystem
     from blobkv._engine.table import TableFile
 
 _DATA_NAME: Final = re.compile(r"([0-9]{6,18})\.(log|tbl)")

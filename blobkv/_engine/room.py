@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blobkv._engine.fs import FileEnd, FileSystem
+    from blobkv._engine.files import FileEnd, FileSystem
     from blobkv._engine.log import Log
 
 # A log smaller than this has no room ahead.

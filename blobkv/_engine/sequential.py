@@ -24,7 +24,7 @@ from blobkv.errors import CorruptionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.memtable import Chunk, Found
     from blobkv._engine.table import Table, TableFile
 

@@ -29,8 +29,8 @@ from blobkv.errors import CorruptionError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blobkv._engine.files import FileSystem, Mapped
     from blobkv._engine.format import Range
-    from blobkv._engine.fs import FileSystem, Mapped
     from blobkv._engine.memtable import Chunk, Found
 
 VERIFIED_SHIFT: Final = 12
@@ -285,9 +285,7 @@ class Table:
         return keys[low:high], values[low:high]
 
     def _block(self, i: int, skip: int) -> Chunk:
-        offset = self.block_index.offsets[i]
-        if not self.verified[offset >> VERIFIED_SHIFT]:
-            self._verified_at(i)
+        offset = self._verified_at(i)
         try:
             return layout.decode_block(self.data, offset, skip)
         except ValueError as cause:

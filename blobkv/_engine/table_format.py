@@ -74,7 +74,7 @@ from blobkv.errors import CorruptionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from blobkv._engine.fs import Mapped
+    from blobkv._engine.files import Mapped
 
 _HEADER: Final = Struct("<8sI48x")
 _HEADER_MAGIC: Final = b"blobkv\x00T"

@@ -24,7 +24,7 @@ from blobkv.errors import CorruptionError, LimitError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blobkv._engine.fs import WritableFile
+    from blobkv._engine.files import WritableFile
     from blobkv._engine.ranges import Ranges
 
 _WRITE_SIZE: Final = 1 << 18

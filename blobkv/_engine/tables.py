@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Iterable, Iterator
 
+    from blobkv._engine.files import Mapped
     from blobkv._engine.format import Range
-    from blobkv._engine.fs import Mapped
     from blobkv._engine.memtable import Chunk
 
     _Probe = tuple[
         int, memoryview, memoryview | array[int], bytearray, Mapped, bytearray, Table
     ]
-    # Of a run: the first key of each table, and what a read of each needs.
+    # Of a run: where the extent of each table begins, and what a read of each needs.
     _RunProbe = tuple[list[bytes], list[_Probe]]
 
 CLOSED: Final = "the store was closed; open it again"
@@ -147,14 +147,11 @@ def _runs(tables: Sequence[Table]) -> list[Run]:
             found[-1].append((extent, table))
         else:
             found.append([(extent, table)])
-    return [_run(sorted(run, key=_start)) for run in found if run]
-
-
-def _start(part: tuple[Range, Table]) -> bytes:
-    return part[0][0]
+    return [_run(run) for run in found if run]
 
 
 def _run(parts: list[tuple[Range, Table]]) -> Run:
+    parts.sort(key=lambda part: part[0][0])
     tables = [table for _, table in parts]
     if len(tables) == 1:
         return Run([], tables, tables[0].ranges)

@@ -33,7 +33,7 @@ from blobkv.errors import ClosedError, CorruptionError, PoisonedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.manifest import Manifest
     from blobkv._engine.recovery import Recovered
     from blobkv._engine.table import TableFile

@@ -28,7 +28,7 @@ from blobkv.spelling import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blobkv._engine.fs import FileSystem
+    from blobkv._engine.files import FileSystem
     from blobkv._engine.log import End, LogFile
     from blobkv._engine.table import TableFile
 

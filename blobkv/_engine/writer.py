@@ -34,7 +34,7 @@ from blobkv.errors import LimitError
 if TYPE_CHECKING:
     import threading
 
-    from blobkv._engine.fs import FileSystem, Lock
+    from blobkv._engine.files import FileSystem, Lock
     from blobkv._engine.log import Log
     from blobkv._engine.manifest import Manifest
     from blobkv._engine.overlay import Overlay

@@ -37,7 +37,7 @@ crash tests.
 
 from __future__ import annotations
 
-from blobkv._engine.fs import FileSystem
+from blobkv._engine.files import FileSystem
 from blobkv.testing.disk import Keep, SimulatedDisk
 from blobkv.testing.volume import Operation, PowerCut
 

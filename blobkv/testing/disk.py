@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from blobkv._engine.fs import FileEnd, Lock, ReadableFile, WritableFile
+    from blobkv._engine.files import FileEnd, Lock, ReadableFile, WritableFile
     from blobkv.testing.volume import Operation
 
 __all__ = ["Keep", "SimulatedDisk"]

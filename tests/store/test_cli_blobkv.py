@@ -197,6 +197,17 @@ def test_wrong_calls_exit_with_2_and_one_line_that_names_the_help(
     assert done.stderr.count("\n") == 1
 
 
+def test_an_empty_path_is_not_this_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("", "put", "k", "v")
+
+    assert (done.exit_code, done.output) == (2, "")
+    assert "PATH is empty" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_value_may_be_a_dash_or_start_with_one(db: Path) -> None:
     assert run(db, "put", "dash", r"\x2d").exit_code == 0
     assert run(db, "get", "dash").output == "-\n"

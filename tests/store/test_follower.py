@@ -18,7 +18,7 @@ from support.interrupts import Interrupts
 
 import blobkv
 from blobkv import Store
-from blobkv._engine.fs import ReadableFile
+from blobkv._engine.files import ReadableFile
 from blobkv.testing import SimulatedDisk
 
 pytestmark = pytest.mark.usefixtures("small_pieces")

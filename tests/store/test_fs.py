@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blobkv._engine.fs import FileSystem, OSFileSystem
+from blobkv._engine.files import FileSystem
+from blobkv._engine.fs import OSFileSystem
 from blobkv.errors import LockedError
 from blobkv.testing import SimulatedDisk
 

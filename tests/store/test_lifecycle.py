@@ -21,7 +21,8 @@ import pytest
 
 import blobkv
 from blobkv import Store
-from blobkv._engine.fs import OSFileSystem, WritableFile
+from blobkv._engine.files import WritableFile
+from blobkv._engine.fs import OSFileSystem
 from blobkv.errors import BlobKVError, ClosedError, LockedError, PoisonedError
 from blobkv.testing import SimulatedDisk
 

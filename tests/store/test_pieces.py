@@ -10,11 +10,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
 import blobkv
 from blobkv import Store
+from blobkv._engine import garbage
 from blobkv._engine.compaction import Merge, dispensable
 from blobkv._engine.garbage import Garbage
 from blobkv._engine.maintenance import Maintenance
@@ -344,3 +346,19 @@ def test_pieces_with_range_tombstones_are_one_run_and_are_not_merged_again(
         with store.view() as txn:
             assert dict(txn) == pairs
         assert store.verify().ok
+
+
+@pytest.mark.parametrize(
+    ("blocks", "entries"), [(0, 9), (1, 9), (67, 3), (101, 24), (150, 24), (399, 24), (5000, 1)]
+)
+def test_a_hundred_to_two_hundred_keys_are_sampled(blocks: int, entries: int) -> None:
+    table = SimpleNamespace(block_index=SimpleNamespace(count=blocks))
+    read = []
+
+    def block(i: int) -> tuple[list[int], None]:
+        read.append(i)
+        return [i] * entries, None
+
+    keys = garbage._sample(table, SimpleNamespace(block=block))  # type: ignore[arg-type]
+    assert min(blocks * entries, 100) <= len(keys) <= 200
+    assert len(read) <= 200

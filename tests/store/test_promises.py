@@ -17,7 +17,7 @@ import pytest
 
 import blobkv
 from blobkv import Store
-from blobkv._engine.fs import WritableFile
+from blobkv._engine.files import WritableFile
 from blobkv.errors import CorruptionError, PoisonedError
 from blobkv.testing import SimulatedDisk
 

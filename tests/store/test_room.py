@@ -17,7 +17,8 @@ import pytest
 import blobkv
 from blobkv import Store
 from blobkv._engine import room
-from blobkv._engine.fs import FileEnd, OSFileSystem
+from blobkv._engine.files import FileEnd
+from blobkv._engine.fs import OSFileSystem
 from blobkv._engine.writer import Writer
 from blobkv.errors import PoisonedError
 from blobkv.testing import SimulatedDisk
