@@ -28,7 +28,7 @@ Source: RocksDB's subcompactions and FASTER's incremental log compaction, withou
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -40,7 +40,7 @@ from blobkv._engine.table import table_name
 from blobkv._engine.table_writer import TableWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from blobkv._engine.files import FileSystem
     from blobkv._engine.memtable import Chunk
@@ -137,7 +137,9 @@ class Merge:
         runs: The inputs, neighbors in age, the newest first; each is tables without a key in
             common, in key order.
         start: The first key that no piece covers yet.
-        piece_size: How large a piece may be, in bytes of its blocks.
+        cuts: Where pieces would best end, since an input does, ascending.
+        piece_size: How large a piece is to be, in bytes of its blocks. It is from half of that
+            to half as much more, to end at a cut, and less if it is the last.
         bottom: Whether no older table exists, so that tombstones have nothing to hide.
         step: Called between slices of work; raises to end it.
 
@@ -156,6 +158,7 @@ class Merge:
         runs: Sequence[Sequence[TableFile]],
         *,
         start: bytes,
+        cuts: Iterable[bytes],
         piece_size: int,
         bottom: bool,
         step: Callable[[], None],
@@ -163,6 +166,8 @@ class Merge:
         self._fs = fs
         self._directory = directory
         self._start = start
+        # The next one last.
+        self._cuts = list(cuts)[::-1]
         self._piece_size = piece_size
         self._step = step
         self._entries = 0
@@ -200,14 +205,33 @@ class Merge:
 
     def _fill(self, writer: TableWriter) -> Ranges:
         start = self._start
-        while self._next is not None and writer.size < self._piece_size:
+        size_max = self._piece_size + (self._piece_size // 2 if self._cuts else 0)
+        while self._next is not None and writer.size < size_max:
             self._step()
-            keys, _ = self._next
-            writer.add(*self._next)
-            self._entries += len(keys)
-            self._start = keys[-1] + b"\x00"
-            self._next = next(self._chunks, None)
+            keys, values = self._next
+            end = keys[-1] + b"\x00"
+            cut = self._cut_upto(end) if writer.size >= self._piece_size // 2 else None
+            self._start = cut or end
+            count = bisect_left(keys, self._start)
+            self._add(writer, keys[:count], values[:count])
+            rest = keys[count:], values[count:]
+            self._next = rest if rest[0] else next(self._chunks, None)
+            if cut is not None:
+                break
         return self._ranges.within(start, None if self._next is None else self._start)
+
+    def _add(
+        self, writer: TableWriter, keys: Sequence[bytes], values: Sequence[bytes | None]
+    ) -> None:
+        if keys:
+            writer.add(keys, values)
+            self._entries += len(keys)
+
+    def _cut_upto(self, end: bytes) -> bytes | None:
+        """Return the first cut past the start and up to `end`; those before it are dropped."""
+        while self._cuts and self._cuts[-1] <= self._start:
+            self._cuts.pop()
+        return self._cuts[-1] if self._cuts and self._cuts[-1] <= end else None
 
 
 def dispensable(inputs: Sequence[Table], end: bytes | None) -> list[Table]:

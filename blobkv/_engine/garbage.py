@@ -44,6 +44,7 @@ class Garbage:
         self._step = step
         self._directory = directory
         self._known: dict[tuple[int, ...], int] = {}
+        self._by_table: dict[int, int] = {}
 
     def estimate(self, runs: Sequence[Run]) -> int:
         """Return how many bytes of the runs, the newest first, no reader needs any more.
@@ -60,13 +61,18 @@ class Garbage:
             for table in run.tables:
                 key = table.file.number, *others
                 known = self._known.get(key)
-                found[key] = self._made_by(table, older) if known is None else known
+                found[key] = self._weigh(table, older) if known is None else known
         self._known = found
+        self._by_table = {number: made for (number, *_), made in found.items()}
         total = sum(table.size for run in runs for table in run.tables)
         # What several range tombstones cover was counted more than once.
         return min(sum(found.values()), total)
 
-    def _made_by(self, table: Table, older: Sequence[Run]) -> int:
+    def made_by(self, table: Table) -> int:
+        """Return this table's part of the newest estimate, 0 if it had none."""
+        return self._by_table.get(table.file.number, 0)
+
+    def _weigh(self, table: Table, older: Sequence[Run]) -> int:
         """Return the bytes of the table's tombstones and of what it shadows in older ones."""
         footer = table.footer
         garbage = footer.tombstones * (table.size // max(footer.entries, 1))

@@ -49,13 +49,15 @@ class MergeJob(NamedTuple):
         directory: The store's directory.
         runs: The inputs, as `Merge` takes them; in JSON a list for each file.
         start: The first key that no piece covers yet, in hexadecimal.
-        piece_size: How large a piece may be, in bytes.
+        cuts: Where pieces would best end, in hexadecimal, ascending.
+        piece_size: How large a piece is to be, in bytes.
         bottom: Whether no older table exists, so that tombstones have nothing to hide.
     """
 
     directory: str
     runs: list[list[TableFile]]
     start: str
+    cuts: list[str]
     piece_size: int
     bottom: bool
 
@@ -118,6 +120,7 @@ def merge(fs: FileSystem, job: MergeJob, step: Callable[[], None]) -> Merge:
         job.directory,
         [[TableFile(*file) for file in run] for run in job.runs],
         start=bytes.fromhex(job.start),
+        cuts=map(bytes.fromhex, job.cuts),
         piece_size=job.piece_size,
         bottom=job.bottom,
         step=step,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _RUNS_BEHIND: Final = (12, 24)
 _SPACE_BEHIND: Final = (1.35, 1.65)
 # Below this, in bytes of tables, the logs decide how much room a store takes.
-_SPACE_MIN: Final = 64 << 20
+_SPACE_MIN: Final = 16 << 20
 
 
 class Maintenance:
@@ -61,6 +61,7 @@ class Maintenance:
         merge_read: Bytes of the tables that merges have consumed so far.
         merge_written: Bytes that merges wrote so far.
         behind: How far merges are behind the commits: 0 not at all, 1 as far as may be.
+        replacing: Whether most of what was flushed last made garbage of something older.
     """
 
     def __init__(self, fs: FileSystem, directory: str, tree: Tree) -> None:
@@ -70,6 +71,8 @@ class Maintenance:
         self.merge_read = 0
         self.merge_written = 0
         self.behind = 0.0
+        # Of an older store nothing is known yet.
+        self.replacing = bool(tree.layers.tables)
         self._directory = directory
         self._tree = tree
         self.builder = Builder(
@@ -127,7 +130,7 @@ class Maintenance:
             chosen = tiers.choose(newer, garbage)
             if chosen is None:
                 return
-            self._merge(chosen, tiers.piece_size(_size(tables[chosen])))
+            self._merge(chosen, tiers.piece_size(_size(tables[chosen]), garbage), cut=True)
 
     def _merge_everything(self) -> None:
         tables = self._tree.layers.tables
@@ -135,7 +138,7 @@ class Maintenance:
         piece_size = tiers.whole_piece_size(size)
         garbage = any(table.footer.tombstones or table.ranges for table in tables)
         if len(tables) > 1 + size // piece_size or len(tables.runs) > 1 or garbage:
-            self._merge(slice(0, len(tables)), piece_size)
+            self._merge(slice(0, len(tables)), piece_size, cut=False)
             self._weigh(self._tree.layers.tables)
 
     def _weigh(self, tables: Tables) -> int:
@@ -170,6 +173,8 @@ class Maintenance:
         self.table_written += _size(added)
         # Also amid a merge: whether what is new is garbage decides how far behind that is.
         self._weigh(tree.layers.tables)
+        made = sum(map(self._garbage.made_by, added))
+        self.replacing = made > _size(added) // 2
 
     def _flush_job(self, frozen: Frozen, *, bottom: bool) -> FlushJob:
         manifest = self._tree.manifest
@@ -186,11 +191,11 @@ class Maintenance:
             bottom=bottom,
         )
 
-    def _merge(self, chosen: slice, piece_size: int) -> None:
-        """Merge neighboring tables."""
+    def _merge(self, chosen: slice, piece_size: int, *, cut: bool) -> None:
+        """Merge neighboring tables, with `cut` so that pieces end where inputs do."""
         tables = self._tree.layers.tables
         progress = _Progress(tables[chosen], tables[chosen.stop :])
-        job = partial(progress.job, self._directory, piece_size)
+        job = partial(progress.job, self._directory, piece_size, cut=cut)
         with self._step:
             merging = self.builder.merge(job, _size(progress.inputs))
         try:
@@ -244,12 +249,15 @@ class _Progress:
         """Return how many tables are newer than the inputs and the pieces."""
         return len(tables) - len(self.inputs) - len(self.written) - len(self.rest)
 
-    def job(self, directory: str, piece_size: int) -> MergeJob:
+    def job(self, directory: str, piece_size: int, *, cut: bool) -> MergeJob:
         """Return what is left to be done."""
+        extents = [table.extent() for table in self.inputs if cut]
         return MergeJob(
             directory=directory,
             runs=[[table.file for table in run.tables] for run in Tables(self.inputs).runs],
             start=self.start.hex(),
+            # There an input may go.
+            cuts=sorted({stop.hex() for _, stop in extents if stop is not None}),
             piece_size=piece_size,
             bottom=not self.rest,
         )

@@ -29,11 +29,15 @@ _GARBAGE_DIVISOR: Final = 3
 _GARBAGE_MIN: Final = 1 << 20
 
 # So that the room for a piece is a small part of the store's, and a table has a useful size.
-_PIECE_SIZE_MIN: Final = 16 << 20
+# Where nothing is garbage the room is not short, and each piece costs several syncs.
+_PIECE_SIZE_MIN: Final = 4 << 20
+_LOAD_PIECE_SIZE_MIN: Final = 16 << 20
 _PIECE_SIZE_MAX: Final = 64 << 20
 _PIECE_DIVISOR: Final = 16
 # Of a merge of everything that was asked for: the fewer tables, the better, but the next merge
-# needs room for two of them.
+# needs room for one of them.
+_WHOLE_PIECE_SIZE_MIN: Final = 8 << 20
+_WHOLE_PIECE_DIVISOR: Final = 4
 _WHOLE_PIECE_SIZE_MAX: Final = 256 << 20
 
 
@@ -78,11 +82,13 @@ def _units(tables: Tables) -> tuple[list[int], list[int]]:
     return counts, sizes
 
 
-def piece_size(size: int) -> int:
-    """Return how large a piece may be where `size` bytes are merged."""
-    return max(_PIECE_SIZE_MIN, min(size // _PIECE_DIVISOR, _PIECE_SIZE_MAX))
+def piece_size(size: int, garbage: int) -> int:
+    """Return how large a piece is to be, in a merge of `size` bytes to which `garbage` led."""
+    least = _LOAD_PIECE_SIZE_MIN if garbage < _GARBAGE_MIN else _PIECE_SIZE_MIN
+    return max(least, min(size // _PIECE_DIVISOR, _PIECE_SIZE_MAX))
 
 
 def whole_piece_size(size: int) -> int:
     """Return the same where those are all there are, and the caller asked for it."""
-    return max(_PIECE_SIZE_MAX, min(size // _PIECE_DIVISOR, _WHOLE_PIECE_SIZE_MAX))
+    size //= _WHOLE_PIECE_DIVISOR
+    return max(_WHOLE_PIECE_SIZE_MIN, min(size, _WHOLE_PIECE_SIZE_MAX))

@@ -42,10 +42,15 @@ if TYPE_CHECKING:
     from blobkv._engine.state import Layers
     from blobkv._engine.views import Views
 
+# A small store whose pairs are replaced gets smaller logs, as a part of its tables, and as the
+# least part of the size asked for: two logs, and a table that was one, are room that it takes
+# beside what is alive.
+_LOG_TABLES_DIVISOR: Final = 8
+_LOG_SIZE_DIVISOR: Final = 4
 # With this many memtables waiting for their flush, the log grows on, up to so many times the
 # size asked for, and then the writer flushes, too.
 _FROZEN_MAX: Final = 1
-_LOG_GROWTH_MAX: Final = 1.5
+_LOG_GROWTH_MAX: Final = 1.25
 # Memtables from which on commits are slowed down, the active one as far as it is full; at the
 # second figure the writer flushes.
 _WAITING_MIN: Final = 1.1
@@ -102,6 +107,8 @@ class Writer:
         self.log_written = 0
         self.failure: Exception | None = None
         self._memtable_size = memtable_size
+        # The size at which the log in hand is sealed.
+        self._log_size_max = memtable_size
         # Up to where in `log_written` commits were slowed down.
         self._weighed = 0
         self._views = views
@@ -263,11 +270,12 @@ class Writer:
     def _log_with_room(self) -> Log:
         if self._log is not None:
             self._slow_down(self._log)
-            if self._log.end >= self._memtable_size:
+            if self._log.end >= self._log_size_max:
                 self._rotate(self._log)
         if self._log is None:
             try:
                 self._log = self.tree.open_log(self.appended)
+                self._log_size_max = self._useful_log_size()
             except OSError:
                 raise
             except BaseException as error:
@@ -276,10 +284,18 @@ class Writer:
                 raise
         return self._log
 
+    def _useful_log_size(self) -> int:
+        """Return how large the next log may become before it is sealed. O(tables)."""
+        if not self.maintenance.replacing:
+            return self._memtable_size
+        size = sum(table.size for table in self.tree.layers.tables) // _LOG_TABLES_DIVISOR
+        least = self._memtable_size // _LOG_SIZE_DIVISOR
+        return min(max(size, least), self._memtable_size)
+
     def _slow_down(self, log: Log) -> None:
         # Before anything of the commit is done: an interrupt of the wait costs nothing.
         behind = self.maintenance.behind
-        waiting = len(self.tree.layers.frozen) + log.end / self._memtable_size
+        waiting = len(self.tree.layers.frozen) + log.end / self._log_size_max
         if waiting > _WAITING_MIN:
             part = (waiting - _WAITING_MIN) / (_WAITING_MAX - _WAITING_MIN)
             behind = max(behind, part)
@@ -288,7 +304,7 @@ class Writer:
 
     def _rotate(self, log: Log) -> None:
         if len(self.tree.layers.frozen) >= _FROZEN_MAX:
-            if self.failure is None and log.end < _LOG_GROWTH_MAX * self._memtable_size:
+            if self.failure is None and log.end < _LOG_GROWTH_MAX * self._log_size_max:
                 # It may grow yet, while commits are slowed down.
                 self.maintain_soon()
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.piece_sizes import set_piece_size
 from support.room_ahead import make_at_once
 
 from blobkv._engine import merge, overlay, tiers
@@ -23,8 +24,7 @@ def room_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have merges be cut into many pieces, and made for little garbage."""
-    monkeypatch.setattr(tiers, "_PIECE_SIZE_MIN", 6000)
-    monkeypatch.setattr(tiers, "_PIECE_SIZE_MAX", 6000)
+    set_piece_size(monkeypatch, 6000)
     monkeypatch.setattr(tiers, "_GARBAGE_MIN", 1)
     # So that pieces are cut where they are large enough, not far beyond.
     monkeypatch.setattr(merge, "_GATHERED_MAX", 16)

@@ -10,15 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from itertools import count
-from types import SimpleNamespace
 
 import pytest
 
 import blobkv
 from blobkv import Store
-from blobkv._engine import garbage
 from blobkv._engine.compaction import Merge, dispensable
-from blobkv._engine.garbage import Garbage
 from blobkv._engine.maintenance import Maintenance
 from blobkv._engine.manifest import Manifest
 from blobkv._engine.table import Table, TableFile
@@ -72,7 +69,7 @@ def merge_some(store: Store, first: int, last: int) -> None:
     """Merge these neighbors, as a tier would be."""
     maintenance = store._source.maintenance
     with maintenance._merging:
-        maintenance._merge(slice(first, last), 6000)
+        maintenance._merge(slice(first, last), 6000, cut=True)
 
 
 @pytest.fixture(params=[(0, 5), (0, 3), (1, 4), (2, 5)], ids=str)
@@ -185,7 +182,7 @@ def test_the_room_for_a_merge_is_its_newer_inputs_and_two_pieces(
         monkeypatch.setattr(Tree, "replace_tables", watched)
         store.compact()
 
-        assert len(peak) > 3
+        assert len(peak) > 2
         assert max(peak) < size + 5 * 6000
         assert store.stats().table_count > 3
 
@@ -227,37 +224,6 @@ def test_new_keys_are_not_written_over_and_over() -> None:
     assert len(stats.runs) < 8
 
 
-@pytest.mark.usefixtures("clear_by_range")
-def test_garbage_is_estimated_and_the_estimate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    with blobkv.open("/db", fs=SimulatedDisk()) as store:
-        with store.update() as txn:
-            txn.update({key: bytes(100) for key in KEYS})
-        flush_only(store)
-        size = store.stats().table_size
-        with store.update() as txn:
-            txn.update({key: bytes(100) for key in KEYS[::2]})
-        flush_only(store)
-        garbage = Garbage(store._fs, "/db", lambda: None)
-        half = garbage.estimate(store._source.layers.tables.runs)
-        monkeypatch.setattr(Garbage, "_made_by", lambda *_: pytest.fail("not kept"))
-
-        assert garbage.estimate(store._source.layers.tables.runs) == half
-        assert 0.4 * size < half < 0.6 * size
-
-    monkeypatch.undo()
-    with blobkv.open("/db", fs=SimulatedDisk()) as store:
-        with store.update() as txn:
-            txn.update({key: bytes(400) for key in KEYS})
-        flush_only(store)
-        size = store.stats().table_size
-        with store.update() as txn:
-            txn.clear(b"key 05")
-        flush_only(store)
-        garbage = Garbage(store._fs, "/db", lambda: None)
-
-        assert garbage.estimate(store._source.layers.tables.runs) > size // 20
-
-
 def test_a_merge_reads_each_byte_with_its_checksum() -> None:
     disk = SimulatedDisk()
     store, _ = store_of_layers(disk, 1, layers=2)
@@ -280,6 +246,7 @@ def pieces(disk: SimulatedDisk, files: list[TableFile]) -> Iterator[object]:
         "/db",
         [[file] for file in files],
         start=b"",
+        cuts=[],
         piece_size=1 << 20,
         bottom=True,
         step=lambda: None,
@@ -295,6 +262,29 @@ def pieces(disk: SimulatedDisk, files: list[TableFile]) -> Iterator[object]:
         merging.close()
 
 
+def test_a_piece_ends_where_an_input_does_so_that_the_input_goes_with_it() -> None:
+    disk = SimulatedDisk()
+    with blobkv.open("/db", fs=disk) as store:
+        with store.update() as txn:
+            txn.update({key: bytes(100) for key in KEYS})
+        flush_only(store)
+        maintenance = store._source.maintenance
+        maintenance._merge(slice(0, 1), 20_000, cut=False)
+        base = [table.extent()[1] for table in store._source.layers.tables]
+        with store.update() as txn:
+            # Longer values: cut by size alone, the pieces would end elsewhere.
+            txn.update({key: bytes(115) for key in KEYS[::3]})
+        flush_only(store)
+        maintenance._merge(slice(0, 1 + len(base)), 20_000, cut=True)
+        aligned = [table.extent()[1] for table in store._source.layers.tables]
+        maintenance._merge(slice(0, len(aligned)), 20_000, cut=False)
+
+        assert len(base) > 3
+        assert aligned == base
+        assert [table.extent()[1] for table in store._source.layers.tables] != base
+        assert store.verify().ok
+
+
 def test_pieces_with_range_tombstones_are_one_run_and_are_not_merged_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -302,9 +292,9 @@ def test_pieces_with_range_tombstones_are_one_run_and_are_not_merged_again(
     merges = count()
     finish = Maintenance._merge
 
-    def counted(self: Maintenance, chosen: slice, piece_size: int) -> None:
+    def counted(self: Maintenance, chosen: slice, piece_size: int, *, cut: bool) -> None:
         assert next(merges) < 10, "it merges without an end"
-        finish(self, chosen, piece_size)
+        finish(self, chosen, piece_size, cut=cut)
 
     monkeypatch.setattr(Maintenance, "_merge", counted)
     rng = random.Random(1)
@@ -346,19 +336,3 @@ def test_pieces_with_range_tombstones_are_one_run_and_are_not_merged_again(
         with store.view() as txn:
             assert dict(txn) == pairs
         assert store.verify().ok
-
-
-@pytest.mark.parametrize(
-    ("blocks", "entries"), [(0, 9), (1, 9), (67, 3), (101, 24), (150, 24), (399, 24), (5000, 1)]
-)
-def test_a_hundred_to_two_hundred_keys_are_sampled(blocks: int, entries: int) -> None:
-    table = SimpleNamespace(block_index=SimpleNamespace(count=blocks))
-    read = []
-
-    def block(i: int) -> tuple[list[int], None]:
-        read.append(i)
-        return [i] * entries, None
-
-    keys = garbage._sample(table, SimpleNamespace(block=block))  # type: ignore[arg-type]
-    assert min(blocks * entries, 100) <= len(keys) <= 200
-    assert len(read) <= 200
