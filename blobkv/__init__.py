@@ -23,7 +23,8 @@ b'11'
 
 from __future__ import annotations
 
-from blobkv._engine.verify import Problem, Report
+from blobkv._engine.report import Problem, Report
+from blobkv._engine.salvage import Salvage
 from blobkv.bucket import Bucket
 from blobkv.cursor import Cursor
 from blobkv.errors import (
@@ -38,7 +39,7 @@ from blobkv.errors import (
     UsageError,
 )
 from blobkv.keys import pack, prefix_end, unpack
-from blobkv.opening import open  # noqa: A004  # As in `dbm.open`.
+from blobkv.opening import open, salvage  # noqa: A004  # As in `dbm.open`.
 from blobkv.stats import Stats
 from blobkv.store import Store
 from blobkv.transaction import Transaction
@@ -56,6 +57,7 @@ __all__ = [
     "Problem",
     "ReadOnlyError",
     "Report",
+    "Salvage",
     "Stats",
     "Store",
     "Transaction",
@@ -63,6 +65,7 @@ __all__ = [
     "open",
     "pack",
     "prefix_end",
+    "salvage",
     "unpack",
 ]
 __version__ = "0.1.0"

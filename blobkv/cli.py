@@ -12,31 +12,39 @@ interrupted. An error is one line on standard error that says what to do.
 
 from __future__ import annotations
 
-import functools
-import json
-import shlex
 import sys
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from blobkv import Problem, Report, spelling
+from blobkv import Problem, Report, Salvage, spelling
 from blobkv import open as open_store
-from blobkv.errors import BlobKVError, CorruptionError, UsageError
+from blobkv import salvage as salvage_store
+from blobkv.calls import (
+    blobkv,
+    command,
+    entry_command,
+    key_argument,
+    prefix_option,
+    print_line,
+    printing,
+    show_progress,
+    wait_option,
+)
+from blobkv.errors import CorruptionError, UsageError
 from blobkv.spelling import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from blobkv import Bucket, Store, Transaction
+    from blobkv import Bucket, Transaction
+    from blobkv.calls import Call
 
 INTERRUPTED: Final = 130
 
-_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 _LOAD_BATCH_COUNT: Final = 1000
 # What is true of the store, whoever has it open.
 _TABLE_FIGURES: Final = "table_count", "table_size", "table_entries", "runs"
@@ -47,7 +55,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or this process's; return the exit status."""
     try:
         status = blobkv.main(arguments, prog_name="blobkv", standalone_mode=False)
-        with _printing():
+        with printing():
             sys.stdout.flush()
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "blobkv"
@@ -57,125 +65,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return INTERRUPTED
     return status if isinstance(status, int) else 0
-
-
-class _PathFirst(click.Group):
-    """A group whose commands show their help also where PATH is left out."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if len(args) == 2 and args[0] in self.commands and args[1] in ctx.help_option_names:
-            args = ["PATH", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_PathFirst, context_settings=_SETTINGS, no_args_is_help=False)
-@click.argument("path", type=click.Path())
-@click.version_option(package_name="blobkv")
-@click.pass_context
-def blobkv(context: click.Context, path: str) -> None:
-    r"""Look into, change, and check the store in the directory PATH, which comes first.
-
-    Keys and values are text, in which \xNN is one byte and \\ a backslash; or see --hex. One
-    that starts with a dash goes after "--", with which options end.
-
-    Exit status: 0 done; 1 it failed, or the key does not exist; 2 the call is wrong.
-    """
-    if not path:
-        raise click.UsageError('PATH is empty; "." is this directory')
-    context.obj = Path(path)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What commands share: where the store is, and how bytes are spelled."""
-
-    path: Path
-    as_json: bool
-    as_hex: bool = False
-    names: tuple[str, ...] = ()
-
-    def decode(self, text: str) -> bytes:
-        """Return the bytes that an argument spells; a wrong spelling is a wrong call."""
-        try:
-            return spelling.decode(text, as_hex=self.as_hex)
-        except UsageError as error:
-            raise click.UsageError(str(error)) from error
-
-    def json(self, raw: bytes) -> str | dict[str, str]:
-        """Return bytes as a JSON value to print."""
-        return spelling.as_json(raw, as_hex=self.as_hex)
-
-    def show(self, record: Mapping[str, object], text: str) -> None:
-        """Print one result: `record` with `--json`, else `text`."""
-        _print(json.dumps(record) if self.as_json else text)
-
-    def show_bytes(self, **fields: bytes) -> None:
-        """Print one result that is bytes: with `--json` by name, else with tabs between."""
-        if self.as_json:
-            _print(json.dumps({name: self.json(raw) for name, raw in fields.items()}))
-        else:
-            texts = [spelling.encode(raw, as_hex=self.as_hex) for raw in fields.values()]
-            _print("\t".join(texts))
-
-    def entries(self, txn: Transaction, *inner: bytes) -> Transaction | Bucket:
-        """Return the bucket that `--bucket` names, and `inner` in it, or the transaction."""
-        names = (*map(self.decode, self.names), *inner)
-        return txn.bucket(*names) if names else txn
-
-    @property
-    def where(self) -> str:
-        """The store and the bucket, for messages."""
-        return "/".join([str(self.path), *self.names])
-
-    def reading(self) -> Store:
-        """Open the store beside any writer."""
-        return self._open(create=False, read_only=True)
-
-    def writing(self, wait: float, *, create: bool) -> Store:
-        """Open the store for writing, alone."""
-        return self._open(create=create, lock_timeout=wait)
-
-    def _open(self, *, create: bool, **options: Any) -> Store:
-        try:
-            return open_store(self.path, create=create, **options)
-        except UsageError as error:
-            if create or isinstance(error.__cause__, NotADirectoryError):
-                raise
-            remedy = f"`blobkv {shlex.quote(str(self.path))} put KEY VALUE` makes one"
-            raise click.ClickException(f"{self.path}: no store here; {remedy}") from error
-
-
-def command(function: Callable[..., None]) -> click.Command:
-    """Make a command of a function that takes a `Call` and its own parameters."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-    @functools.wraps(function)
-    @click.pass_obj
-    def run_command(path: Path, /, **given: Any) -> None:
-        shared = {name: given.pop(name) for name in Call.__slots__ if name in given}
-        try:
-            function(Call(path, **shared), **given)
-        except (BlobKVError, OSError) as error:
-            raise click.ClickException(spelling.explain(error, str(path))) from error
-
-    return blobkv.command(name=function.__name__)(run_command)
-
-
-def entry_command(function: Callable[..., None]) -> click.Command:
-    """Make a command, as above, that is about entries: of which bucket, and how spelled."""
-    return bucket_option(hex_option(command(function)))
-
-
-hex_option = click.option("--hex", "as_hex", is_flag=True, help="Spell bytes in hexadecimal.")
-bucket_option = click.option(
-    "--bucket", "names", multiple=True, metavar="NAME", help="Enter a bucket; again: one in it."
-)
-seconds = click.FloatRange(min=0)
-wait_option = click.option(
-    "--wait", type=seconds, default=0.0, metavar="SECONDS", help="Wait for another writer."
-)
-prefix_option = click.option("--prefix", default="", metavar="KEY", help="Keys that start so.")
-key_argument = click.argument("key")
 
 
 @entry_command
@@ -194,7 +83,7 @@ def get(call: Call, key: str, *, raw: bool) -> None:
     if value is None:
         raise _absent(call, key)
     if raw:
-        with _printing():
+        with printing():
             sys.stdout.buffer.write(value)
     elif call.as_json:
         call.show_bytes(key=name, value=value)
@@ -286,7 +175,7 @@ def dump(call: Call) -> None:
     """Print the entries of all buckets as JSON, one a line."""
     with call.reading() as store, store.view() as txn:
         for line in _lines(call, call.entries(txn)):
-            _print(line)
+            print_line(line)
 
 
 @entry_command
@@ -333,12 +222,11 @@ def verify(call: Call) -> None:
     """Read and check every byte; exit status 1 if anything is wrong."""
     try:
         with call.reading() as store:
-            report = store.verify()
+            report = store.verify(progress=show_progress)
     except CorruptionError as error:
         # Too damaged to be opened, which is what to report, as any other problem.
         report = Report(problems=[Problem(error.path, error.offset, error.reason)])
-    text = "\n".join(map(spelling.printable, str(report).splitlines()))
-    call.show({"ok": report.ok, **asdict(report)}, text)
+    call.show({"ok": report.ok, **_record(call, report)}, _lines_of(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
 
@@ -354,6 +242,44 @@ def backup(call: Call, target: Path) -> None:
         sequence = copy.sequence
     text = f"backed up commit {sequence} to {spelling.printable(str(target))}"
     call.show({"path": str(target), "sequence": sequence}, text)
+
+
+@command
+@click.argument("target", metavar="DEST", type=click.Path(path_type=Path))
+@click.option(
+    "--doubtful",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the doubtful entries there, as a store of their own.",
+)
+def salvage(call: Call, target: Path, *, doubtful: Path | None) -> None:
+    """Write what can still be proven of a damaged store to the new directory DEST.
+
+    An entry is doubtful where what is lost may have replaced or deleted it: without --doubtful
+    those are counted only. Nothing in PATH is changed. Exit status 0 if DEST was written.
+    """
+    found = salvage_store(call.path, target, doubtful=doubtful)
+    call.show(_record(call, found), _lines_of(found))
+
+
+def _record(call: Call, found: Report | Salvage) -> dict[str, object]:
+    """Return what was found as JSON: keys are spelled there as in any other output."""
+    problems = [
+        {
+            **asdict(problem),
+            "lost": problem.lost
+            and {
+                "start": call.json(problem.lost[0]),
+                "stop": None if problem.lost[1] is None else call.json(problem.lost[1]),
+            },
+        }
+        for problem in found.problems
+    ]
+    return {**asdict(found), "problems": problems}
+
+
+def _lines_of(found: Report | Salvage) -> str:
+    return "\n".join(map(spelling.printable, str(found).splitlines()))
 
 
 def _lines(call: Call, entries: Transaction | Bucket, *names: bytes) -> Iterator[str]:
@@ -375,21 +301,6 @@ def _load_line(call: Call, txn: Transaction, number: int, line: bytes) -> None:
 
 def _absent(call: Call, key: str) -> click.ClickException:
     return click.ClickException(f"{key}: no such key in {call.where}")
-
-
-def _print(line: str) -> None:
-    with _printing():
-        sys.stdout.write(line + "\n")
-
-
-@contextmanager
-def _printing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        # What cannot be written must not be tried again at exit.
-        sys.stdout = sys.stderr
-        raise click.ClickException(f"standard output: {error.strerror}") from error
 
 
 def _fail(message: str, status: int) -> int:

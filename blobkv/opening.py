@@ -5,11 +5,13 @@ What is read then, and what a crash left to mend, is told in `_engine/recovery.p
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blobkv._engine import recovery
 from blobkv._engine.fs import OSFileSystem
+from blobkv._engine.salvage import Salvage, salvage_files
 from blobkv.errors import UsageError
 from blobkv.store import Store
 
@@ -77,6 +79,51 @@ def open(  # noqa: A001  # As in `dbm.open`.
     except BaseException:
         lock.release()
         raise
+
+
+def salvage(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    doubtful: str | os.PathLike[str] | None = None,
+    fs: FileSystem | None = None,
+) -> Salvage:
+    """Write what can still be proven of a damaged store to a new one; change nothing in it.
+
+    The new store is the state after one commit, without the keys of which something is not
+    known: whether the value that is left of them is the newest. Those entries are doubtful.
+
+    Args:
+        path: The damaged store's directory. Nobody has it open for writing.
+        target: The new store's directory, which is made, or is empty.
+        doubtful: Where to write the doubtful entries, as a store of their own, so that they can
+            be looked through; likewise.
+        fs: The file system; the real one unless a test wants another.
+
+    Raises:
+        UsageError: There is no store at `path`; a target is not empty; or the store was written
+            to meanwhile.
+        OSError: A device refused to take the new store.
+
+    After an error what was written to the target at hand is removed again.
+
+    Cost: reads everything up to four times and writes it once.
+    """
+    fs = OSFileSystem() if fs is None else fs
+    directory = str(Path(path).absolute())
+    recovery.check_remains(fs, directory)
+    return salvage_files(
+        fs,
+        directory,
+        str(Path(target).absolute()),
+        None if doubtful is None else str(Path(doubtful).absolute()),
+        lock=threading.Lock(),
+        step=_no_step,
+    )
+
+
+def _no_step() -> None:
+    """Nobody ends a salvage but by an interrupt."""
 
 
 def _make_directory(fs: FileSystem, directory: Path) -> None:

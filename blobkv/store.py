@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from weakref import ref
 
 from blobkv._engine import recovery
-from blobkv._engine.backup import write_backup
+from blobkv._engine.backup import write_store
 from blobkv._engine.figures import figures
 from blobkv._engine.follower import Follower
 from blobkv._engine.fs import on_fork
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from blobkv._engine.files import FileSystem, Lock
-    from blobkv._engine.verify import Report
+    from blobkv._engine.report import Report
     from blobkv.stats import Stats
 
 T = TypeVar("T")
@@ -192,16 +192,20 @@ class Store:
         """
         self._writer().sync()
 
-    def verify(self) -> Report:
+    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
         """Read every byte of the store, beside other work, and report what is wrong.
+
+        Args:
+            progress: Called after each table with the bytes of tables read and those there are.
 
         Raises:
             ClosedError: The store is closed.
 
-        Cost: reads everything once.
+        Cost: reads everything once, and at most 384 MiB of it into memory at a time.
         """
         self._check_open()
-        return verify_files(self._fs, str(self._path), self._source.manifest.epoch)
+        epoch = self._source.manifest.epoch
+        return verify_files(self._fs, str(self._path), epoch, progress or _nobody)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a copy of the newest state to the new directory `path`, beside other work.
@@ -215,7 +219,9 @@ class Store:
 
         Cost: reads every entry once and writes it once.
         """
-        write_backup(self._fs, str(Path(path).absolute()), self._newest())
+        state = self._newest()
+        chunks = state.chunks(b"", None)
+        write_store(self._fs, str(Path(path).absolute()), chunks, state.sequence)
 
     def stats(self) -> Stats:
         """Return what the store can tell about itself in numbers.
@@ -380,6 +386,10 @@ class Store:
     def _end(self, reason: str) -> None:
         self._closed = reason
         self._views.close()
+
+
+def _nobody(done: int, total: int) -> None:
+    """Tell nobody of any progress."""
 
 
 def _nothing() -> None:

@@ -106,6 +106,39 @@ def write_table(
     return _write(fs, directory, number, fill)
 
 
+def write_tables(
+    fs: FileSystem, directory: str, number: int, chunks: Iterator[Chunk], size: int
+) -> list[TableFile]:
+    """Write entries in key order as tables, from `number` on, in key order, too.
+
+    Args:
+        fs: Where to.
+        directory: Where no file has one of these numbers.
+        number: That of the first.
+        chunks: The entries.
+        size: How large a table may become before the next is begun, in bytes of its blocks.
+
+    Raises:
+        CorruptionError: The entries are not in order.
+        OSError: The device refused; tables before that one are there.
+
+    Cost: as `TableWriter`.
+    """
+    files: list[TableFile] = []
+    pending = next(chunks, None)
+
+    def fill(writer: TableWriter) -> Ranges:
+        nonlocal pending
+        while pending is not None and writer.size < size:
+            writer.add(*pending)
+            pending = next(chunks, None)
+        return Ranges()
+
+    while pending is not None:
+        files.append(_write(fs, directory, number + len(files), fill))
+    return files
+
+
 def in_order(
     entries: Mapping[bytes, bytes | None], step: Callable[[], None]
 ) -> Iterator[Chunk]:

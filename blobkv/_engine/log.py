@@ -170,6 +170,13 @@ class End(NamedTuple):
 class LogReader:
     """Reads a log's frames in order, and can be asked again when the log has grown.
 
+    Args:
+        fs: Where the log is.
+        directory: The store's directory.
+        file: What the manifest says of it.
+        store_id: What it must repeat; None for one whose header is damaged, of which only
+            `frames_beyond` can be asked.
+
     Attributes:
         sealed: Whether the clean end was read.
         sequence: The last commit read, or the one before this log.
@@ -178,19 +185,22 @@ class LogReader:
         CorruptionError: The file is not the log that the manifest means.
     """
 
-    def __init__(self, fs: FileSystem, directory: str, file: LogFile, store_id: bytes) -> None:
+    def __init__(
+        self, fs: FileSystem, directory: str, file: LogFile, store_id: bytes | None
+    ) -> None:
         self._file = fs.open(f"{directory}/{file.name}")
         self._path = file.name
         self._log_id = file.log_id
         self._at = LOG_HEADER_SIZE
         self._synced = LOG_HEADER_SIZE
         self.sealed = False
+        self.sequence = 0
         try:
-            header = self._header(file, store_id)
+            if store_id is not None:
+                self.sequence = self._header(file, store_id).sequence
         except BaseException:
             self._file.close()
             raise
-        self.sequence = header.sequence
 
     @classmethod
     def open_after(
@@ -284,6 +294,28 @@ class LogReader:
                     f"up to {frame.synced:#x}"
                 )
                 raise CorruptionError(self._path, base, reason)
+
+    def frames_beyond(self) -> Iterator[Frame]:
+        """Yield every valid frame from the place that ended `frames` on, wherever it is.
+
+        Some before them are missing, so what they say is not what was committed as a whole.
+
+        Cost: reads the rest of the log once, and checksums up to 64 times as much.
+        """
+        size = self._file.size
+        budget = _SEARCH_FACTOR_MAX * size
+        behind = self._at
+        for at in self._places_of_magic(self._at, size):
+            claim = claimed_frame(self._file.read(at, FRAME_SIZE), 0) if at >= behind else None
+            if claim is None or at + claim.size > size:
+                continue
+            budget -= claim.size
+            if budget < 0:
+                return
+            frame = decode_frame(self._file.read(at, claim.size), 0, self._log_id)
+            if frame is not None:
+                behind = at + claim.size
+                yield frame
 
     def sync(self) -> None:
         """Make durable what was read, unless a frame said that it is.

@@ -163,14 +163,14 @@ class Manifest:
         fs.sync_directory(directory)
 
     @classmethod
-    def read(cls, fs: FileSystem, directory: str) -> Manifest:
-        """Read the store's manifest.
+    def read(cls, fs: FileSystem, directory: str, name: str = MANIFEST_NAME) -> Manifest:
+        """Read the store's manifest, or the one written aside.
 
         Raises:
             FileNotFoundError: There is none.
             CorruptionError: It is not what was written.
         """
-        file = fs.open(f"{directory}/{MANIFEST_NAME}")
+        file = fs.open(f"{directory}/{name}")
         try:
             return cls.decode(file.read(0, MANIFEST_SIZE_MAX))
         finally:

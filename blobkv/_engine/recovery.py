@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from blobkv._engine.format import Frame
     from blobkv._engine.table import TableFile
 
-_DATA_NAME: Final = re.compile(r"([0-9]{6,18})\.(log|tbl)")
+DATA_NAME: Final = re.compile(r"([0-9]{6,18})\.(log|tbl)")
 _NONE_HERE: Final = "no store here; open it for writing, with create=True, to make one"
 NO_TABLES: Final[dict[TableFile, Table]] = {}
 _READ_ATTEMPTS: Final = 100
@@ -98,9 +98,19 @@ def check_present(fs: FileSystem, directory: str) -> None:
     raise UsageError(f"{directory}: {_NONE_HERE}")
 
 
+def check_remains(fs: FileSystem, directory: str) -> None:
+    """Raise UsageError if the directory holds no file of a store, whatever its state."""
+    try:
+        names = fs.names(directory)
+    except (FileNotFoundError, NotADirectoryError) as cause:
+        raise UsageError(f"{directory}: no store here") from cause
+    if not any(name == MANIFEST_NAME or DATA_NAME.fullmatch(name) for name in names):
+        raise UsageError(f"{directory}: no store here")
+
+
 def _check_not_orphaned(names: Iterable[str]) -> None:
     for name in names:
-        if _DATA_NAME.fullmatch(name):
+        if DATA_NAME.fullmatch(name):
             reason = (
                 f"missing, though {name} is there: restore it, or the whole directory; if this "
                 "is another program's directory, use another"
@@ -151,7 +161,7 @@ def settle(
     _check_unnamed_logs(fs, directory, names, manifest)
     if not found.clean or len(manifest.logs) > _LOGS_MAX or replayed >= memtable_size:
         # An attempt that failed may have left a file whose number the manifest does not know.
-        used = (int(match[1]) for name in names if (match := _DATA_NAME.fullmatch(name)))
+        used = (int(match[1]) for name in names if (match := DATA_NAME.fullmatch(name)))
         number = max(manifest.next_number, *used, 0) + 1
         chunks, ranges = memtable.chunks(b"", None, sequence), memtable.ranges(sequence)
         file = write_table(fs, directory, number, chunks, ranges, bottom=not tables)
@@ -166,7 +176,7 @@ def settle(
         )
         memtable = Memtable(lock)
     live = manifest.names
-    dead = [name for name in names if _DATA_NAME.fullmatch(name) and name not in live]
+    dead = [name for name in names if DATA_NAME.fullmatch(name) and name not in live]
     if dead or manifest is not found.manifest:
         # Also when nothing else changed: the manifest that was read may be in the kernel's
         # cache only, and what an older one names must not go before a newer one is durable.
@@ -226,7 +236,7 @@ def _check_unnamed_logs(
     """
     live = manifest.names
     for name in names:
-        match = _DATA_NAME.fullmatch(name)
+        match = DATA_NAME.fullmatch(name)
         if match is None or match[2] != "log" or int(match[1]) < manifest.next_number:
             continue
         if name not in live and _has_frames(fs, f"{directory}/{name}"):

@@ -31,8 +31,40 @@ if TYPE_CHECKING:
 _WINDOW_SIZE: Final = 1 << 18
 
 
-class SequentialTable:
-    """A table open for one pass; a source for `merged`.
+class Forward:
+    """Chunks in key order as a source for one `merged`, which asks for range after range.
+
+    Args:
+        chunks: All of them.
+    """
+
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self._chunks = chunks
+        self._rest: Chunk | None = None
+
+    def chunks(
+        self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
+    ) -> Iterator[Chunk]:
+        """Yield the entries in [start, stop), which is past every range asked for before.
+
+        Raises:
+            What reading them raises.
+        """
+        assert not skip
+        assert not reverse
+        while (chunk := self._rest or next(self._chunks, None)) is not None:
+            keys, values = chunk
+            low = bisect_left(keys, start)
+            high = len(keys) if stop is None else bisect_left(keys, stop)
+            self._rest = (keys[high:], values[high:]) if high < len(keys) else None
+            if low < high:
+                yield keys[low:high], values[low:high]
+            if self._rest is not None:
+                return
+
+
+class SequentialTable(Forward):
+    """A table open for one pass.
 
     Args:
         fs: Where it is.
@@ -45,7 +77,9 @@ class SequentialTable:
         exhausted: Whether every entry was read.
 
     Raises:
-        CorruptionError: The file's size or its footer is not what the manifest says.
+        CorruptionError: The file's size or its footer is not what the manifest says; or, as it
+            is read, what was read is not what was written.
+        OSError: The device refused.
 
     Cost: memory for a window of 256 KiB, or for the largest block.
     """
@@ -62,30 +96,8 @@ class SequentialTable:
         except BaseException:
             self._file.close()
             raise
-        self._blocks = self._read_blocks()
-        self._rest: Chunk | None = None
+        super().__init__(self._read_blocks())
         self.exhausted = False
-
-    def chunks(
-        self, start: bytes, stop: bytes | None, *, skip: int = 0, reverse: bool = False
-    ) -> Iterator[Chunk]:
-        """Yield the entries in [start, stop), which is past every range asked for before.
-
-        Raises:
-            CorruptionError: What was read is not what was written.
-            OSError: The device refused.
-        """
-        assert not skip
-        assert not reverse
-        while (chunk := self._rest or next(self._blocks, None)) is not None:
-            keys, values = chunk
-            low = bisect_left(keys, start)
-            high = len(keys) if stop is None else bisect_left(keys, stop)
-            self._rest = (keys[high:], values[high:]) if high < len(keys) else None
-            if low < high:
-                yield keys[low:high], values[low:high]
-            if self._rest is not None:
-                return
 
     def close(self) -> None:
         """Release the file. Idempotent."""

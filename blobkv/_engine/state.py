@@ -121,7 +121,7 @@ class State:
         self.sequence = sequence
         self._tables = layers.tables
         memtables = [
-            _MemtableSource(memtable, sequence, memtable.ranges(sequence))
+            MemtableSource(memtable, sequence, memtable.ranges(sequence))
             for memtable in layers.memtables
             if memtable
         ]
@@ -248,7 +248,7 @@ class State:
         return found
 
 
-class _MemtableSource(NamedTuple):
+class MemtableSource(NamedTuple):
     """A memtable as of one sequence: a source."""
 
     memtable: Memtable

@@ -17,7 +17,7 @@ import pytest
 from support.command import Done, run, shell
 
 import blobkv
-from blobkv import cli
+from blobkv import calls, cli
 
 COMMAND = [sys.executable, "-m", "blobkv"]
 
@@ -164,6 +164,6 @@ def test_an_interrupt_exits_with_130(db: Path, monkeypatch: pytest.MonkeyPatch) 
     def interrupt(_line: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_print", interrupt)
+    monkeypatch.setattr(calls, "print_line", interrupt)
 
     assert run(db, "scan").exit_code == cli.INTERRUPTED == 130

@@ -32,7 +32,14 @@ BLOBKV = (
         "_engine.pressure",
         "_engine.sequential",
     ),
-    ("_engine.compaction", "_engine.verify", "_engine.recovery", "_engine.backup"),
+    ("_engine.report", "_engine.survey"),
+    (
+        "_engine.compaction",
+        "_engine.verify",
+        "_engine.recovery",
+        "_engine.backup",
+        "_engine.salvage",
+    ),
     ("_engine.shared_sync", "_engine.room"),
     ("_engine.jobs", "_engine.worker", "_engine.child", "_engine.builder"),
     (
@@ -45,6 +52,7 @@ BLOBKV = (
     ("cursor", "spans", "scope", "bucket", "transaction", "batch", "store", "opening"),
     ("testing.nodes", "testing.volume", "testing.disk", "testing"),
     ("",),
+    ("calls",),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,251 @@
+"""What is left of a table: its good blocks, and what the gaps between them may hide.
+
+Each block has a checksum of its own, so damage costs the blocks that it hits and no others.
+Where the block index is good it says where the next one starts; else every place that looks
+like the head of a block is tried, up to a bound on what hostile bytes can cost.
+
+A table is there to say something about keys: a value, or that there is none. What it said
+about the keys of a gap is not known any more, so an older table's word on them is not to be
+trusted; `lost` is all of those. A table that is missing, or whose range tombstones cannot be
+read, may have said something about any key.
+
+Source: the scan for the next block follows LevelDB's repairer, which trusts a block for its
+checksum alone.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from operator import lt
+from struct import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+from zlib import crc32
+
+from blobkv._engine import table_format as layout
+from blobkv._engine.ranges import Ranges
+from blobkv._engine.report import EVERYTHING, Noting, Problem
+from blobkv._engine.sequential import Forward
+from blobkv.errors import CorruptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from blobkv._engine.files import ReadableFile
+    from blobkv._engine.memtable import Chunk
+
+_WINDOW_SIZE: Final = 1 << 18
+# What the search for the next block may checksum, as a multiple of the file's size.
+_SEARCH_FACTOR_MAX: Final = 64
+# Size, count, and first bound of a block: its head without the checksum.
+_HEAD: Final = Struct("<III")
+_HEAD_SIZE: Final = 4 + _HEAD.size
+
+
+class _Gap(NamedTuple):
+    """Bytes that are no good block, up to the next one."""
+
+    offset: int
+    reason: str
+
+
+class Survey:
+    """One table, read from its start to its end, damaged or not.
+
+    Args:
+        source: The file.
+        name: Its name, for what is said of it.
+        crc: The checksum of its footer, as the manifest has it; None if there is no manifest.
+        step: Called between slices of work; raises to end it.
+
+    Attributes:
+        name: The file's name.
+        problems: What is wrong, in the order found.
+        footer: What its footer says, or None if that cannot be read.
+        ranges: What its range tombstones cover in older tables, as far as that can be read.
+        lost: The keys about which it may have said something that cannot be read.
+        entries: How many entries the good blocks have, tombstones included.
+        tombstones: How many of them are tombstones.
+
+    Cost: reads the blocks once; memory for a window, the block index, and 8 bytes a block.
+    """
+
+    def __init__(
+        self, source: ReadableFile, name: str, crc: int | None, step: Callable[[], None]
+    ) -> None:
+        self.name = name
+        self.problems: list[Problem] = []
+        self.footer: layout.Footer | None = None
+        self.ranges = Ranges()
+        self.lost = Ranges()
+        self.entries = 0
+        self.tombstones = 0
+        self._window = _Window(source)
+        self._step = step
+        self._blocks = array("Q")
+        self._blocks_crc = 0
+        self._budget = _SEARCH_FACTOR_MAX * source.size
+        with Noting(self.problems, name):
+            layout.check_table_header(source.read(0, layout.TABLE_HEADER_SIZE), name)
+        with Noting(self.problems, name, EVERYTHING):
+            self.footer = self._read_footer(source)
+        if self.footer is not None and crc not in {None, self._footer_crc}:
+            reason = f"another table: footer {self._footer_crc:#010x}, expected {crc:#010x}"
+            self.problems.append(Problem(name, 0, reason, EVERYTHING))
+        elif self.footer is not None:
+            self._read_parts(self.footer)
+        else:
+            self._read_blocks(max(source.size - layout.FOOTER_SIZE, 0), None)
+        for problem in self.problems:
+            if problem.lost is not None:
+                self.lost.add(*problem.lost)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the entries of the good blocks, in key order, reading them again.
+
+        Raises:
+            CorruptionError: A block is not what it was a moment ago.
+            OSError: The device refused.
+        """
+        for at in self._blocks:
+            self._step()
+            _, chunk = self._read_block(at, self._window.size)
+            yield chunk
+
+    def _read_footer(self, source: ReadableFile) -> layout.Footer:
+        at = max(source.size - layout.FOOTER_SIZE, 0)
+        raw = source.read(at, layout.FOOTER_SIZE)
+        footer = layout.decode_footer(raw, at, self.name)
+        self._footer_crc = layout.footer_crc(raw)
+        return footer
+
+    def _read_parts(self, footer: layout.Footer) -> None:
+        with Noting(self.problems, self.name, EVERYTHING):
+            at, end = footer.ranges_offset, footer.size - layout.FOOTER_SIZE
+            if at < end:
+                starts, stops = layout.read_block(
+                    self._window.read(at, end - at), at, self.name, at
+                )
+                self.ranges = Ranges(zip(starts, stops, strict=True))
+        offsets = None
+        with Noting(self.problems, self.name):
+            offsets = self._read_offsets(footer)
+        self._read_blocks(footer.hash_offset, offsets)
+        counted = footer._replace(
+            entries=self.entries,
+            tombstones=self.tombstones,
+            blocks=len(self._blocks),
+            blocks_crc=self._blocks_crc,
+        )
+        if counted != footer and not self.problems:
+            reason = f"counted {counted}, the footer says {footer}"
+            self.problems.append(Problem(self.name, footer.hash_offset, reason, EVERYTHING))
+
+    def _read_offsets(self, footer: layout.Footer) -> array[int]:
+        at = footer.index_offset
+        raw = self._window.read(at, footer.ranges_offset - at)
+        if crc32(raw) != footer.index_crc:
+            reason = f"block index checksum is {crc32(raw):#x}, expected {footer.index_crc:#x}"
+            raise CorruptionError(self.name, at, reason)
+        size = 8 * (footer.blocks + 1)
+        offsets = array("Q", layout.numbers_in_place(memoryview(raw)[:size], "Q"))
+        ends = layout.TABLE_HEADER_SIZE, footer.hash_offset
+        if len(raw) < size or (offsets[0], offsets[-1]) != ends:
+            raise CorruptionError(self.name, at, "block index points outside the table")
+        return offsets
+
+    def _read_blocks(self, end: int, offsets: array[int] | None) -> None:
+        """Find the good blocks before `end`, and note each gap between them."""
+        at, last = layout.TABLE_HEADER_SIZE, b""
+        gap: _Gap | None = None
+        while at < end:
+            self._step()
+            try:
+                size, (keys, values) = self._read_block(at, end)
+                self._check_order(keys, last, at)
+            except (CorruptionError, OSError) as error:
+                gap = gap or _Gap(at, getattr(error, "reason", f"cannot be read: {error}"))
+                at = self._next_place(at, end, offsets)
+                continue
+            if gap is not None:
+                self._note(gap, last, keys[0])
+                gap = None
+            self._blocks.append(at)
+            self._blocks_crc = crc32(self._window.read(at, 4), self._blocks_crc)
+            self.entries += len(keys)
+            self.tombstones += values.count(None)
+            last = keys[-1]
+            at += size
+        # Without a footer nobody knows where blocks end and the hash index begins.
+        if gap is not None and self.footer is not None:
+            self._note(gap, last, None)
+
+    def _read_block(self, at: int, end: int) -> tuple[int, Chunk]:
+        head = self._window.read(at, layout.BLOCK_HEADER_SIZE)
+        if len(head) < layout.BLOCK_HEADER_SIZE:
+            raise CorruptionError(self.name, at, "the file ends before this block")
+        size = layout.block_size(memoryview(head), 0)
+        if at + size > end:
+            raise CorruptionError(self.name, at, f"no block: {size} bytes would not fit")
+        data = self._window.read(at, size)
+        return size, layout.read_block(data, at, self.name, at)
+
+    def _check_order(self, keys: Sequence[bytes], last: bytes, at: int) -> None:
+        if not all(map(lt, keys, keys[1:])) or (self._blocks and keys[0] <= last):
+            raise CorruptionError(self.name, at, "keys are not in order")
+
+    def _next_place(self, at: int, end: int, offsets: array[int] | None) -> int:
+        """Return the first place past `at` where a block may start, or `end`."""
+        if offsets is not None:
+            # Not past them: `at` is before `end`, which is the last.
+            return offsets[bisect_right(offsets, at)]
+        at += 1
+        while at + _HEAD_SIZE <= end:
+            self._step()
+            data = self._window.read(at, _WINDOW_SIZE)
+            for i in range(len(data) - _HEAD_SIZE + 1):
+                size, count, first = _HEAD.unpack_from(data, i + 4)
+                if (
+                    first == layout.BLOCK_HEADER_SIZE + 4 * (2 * count + 1)
+                    and 0 < count <= layout.BLOCK_COUNT_MAX
+                    and first <= size <= end - at - i
+                ):
+                    self._budget -= size
+                    return at + i if self._budget > 0 else end
+            at += max(len(data) - _HEAD_SIZE + 1, 1)
+        return end
+
+    def _note(self, gap: _Gap, last: bytes, first: bytes | None) -> None:
+        start = last + b"\x00" if self._blocks else b""
+        self.problems.append(Problem(self.name, *gap, (start, first)))
+
+
+class Remains(Forward):
+    """What is left of a table, as a source for one `merged`.
+
+    Args:
+        survey: The table.
+        hidden: What else it hides in older sources, beside what its range tombstones do.
+    """
+
+    def __init__(self, survey: Survey, hidden: Ranges) -> None:
+        super().__init__(survey.chunks())
+        self.ranges = survey.ranges.union(hidden)
+
+
+class _Window:
+    """Reads a file by position, a window ahead, since one block follows another."""
+
+    def __init__(self, source: ReadableFile) -> None:
+        self.size = source.size
+        self._source = source
+        self._data = b""
+        self._start = 0
+
+    def read(self, at: int, size: int) -> bytes:
+        """Return `size` bytes from `at`; fewer only at the end of the file."""
+        start = at - self._start
+        if start < 0 or start + size > len(self._data):
+            self._data = self._source.read(at, max(size, _WINDOW_SIZE))
+            self._start, start = at, 0
+        return self._data[start : start + size]
