@@ -42,8 +42,8 @@ def open(  # noqa: A001  # As in `dbm.open`.
         lock_timeout: How long to wait for another writer to close the store, in seconds; one
             more if that writer has died just now.
         memtable_size: How much is kept in memory before it is written as a table, in bytes
-            of log. Up to three times that, in memory and to replay after a crash, while
-            flushes wait.
+            of log. Up to two and a quarter times that, in memory and to replay after a crash,
+            while flushes wait; a small store whose values are replaced keeps less.
         fs: The file system; the real one unless a test wants another.
 
     Raises:

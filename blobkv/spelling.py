@@ -168,7 +168,9 @@ def explain(error: Exception, path: str) -> str:
             remedy = "close it there, or wait with --wait SECONDS"
             return f"{path}: {holder} has the store open; {remedy}"
         case CorruptionError():
-            remedy = f"run: blobkv {shlex.quote(path)} verify; or restore a backup"
+            remedy = (
+                f"run: blobkv {shlex.quote(path)} verify, or salvage DEST; or restore a backup"
+            )
             return f"{path}: {error}; {remedy}"
         case OSError():
             return f"{error.filename or path}: {error.strerror or error}"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from weakref import ref
 
 from blobkv._engine import recovery
-from blobkv._engine.backup import write_store
+from blobkv._engine.backup import link_store, write_store
 from blobkv._engine.figures import figures
 from blobkv._engine.follower import Follower
 from blobkv._engine.fs import on_fork
@@ -204,11 +204,16 @@ class Store:
         Cost: reads everything once, and at most 384 MiB of it into memory at a time.
         """
         self._check_open()
-        epoch = self._source.manifest.epoch
-        return verify_files(self._fs, str(self._path), epoch, progress or _nobody)
+        return verify_files(self._fs, str(self._path), self._source.manifest.epoch, progress)
 
-    def backup(self, path: str | os.PathLike[str]) -> None:
+    def backup(self, path: str | os.PathLike[str], *, hard_links: bool = False) -> None:
         """Write a copy of the newest state to the new directory `path`, beside other work.
+
+        Args:
+            path: Made if it is not there.
+            hard_links: Share the tables with the copy, where the file system can: quick, and
+                takes next to no room, but damage to one is damage to both. Without, equal
+                contents at the same commit make equal files.
 
         Raises:
             UsageError: The directory is not empty.
@@ -217,11 +222,14 @@ class Store:
 
         After an error what was written is removed again, but for the directory.
 
-        Cost: reads every entry once and writes it once.
+        Cost: reads every entry once and writes it once; with links, what is in memory only.
         """
+        target = str(Path(path).absolute())
         state = self._newest()
-        chunks = state.chunks(b"", None)
-        write_store(self._fs, str(Path(path).absolute()), chunks, state.sequence)
+        if hard_links:
+            link_store(self._fs, str(self._path), target, state)
+        else:
+            write_store(self._fs, target, state.chunks(b"", None), state.sequence)
 
     def stats(self) -> Stats:
         """Return what the store can tell about itself in numbers.
@@ -386,10 +394,6 @@ class Store:
     def _end(self, reason: str) -> None:
         self._closed = reason
         self._views.close()
-
-
-def _nobody(done: int, total: int) -> None:
-    """Tell nobody of any progress."""
 
 
 def _nothing() -> None:

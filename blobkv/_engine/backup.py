@@ -1,7 +1,8 @@
-"""A store written at once from entries in key order: a backup, or what was salvaged.
+"""A store written at once: from entries in key order, or beside another as its links.
 
-It is a store as any other. Nothing in it depends on a clock or on chance: equal contents at the
-same commit make equal files, whatever the history.
+It is a store as any other. Written from entries, nothing in it depends on a clock or on chance:
+equal contents at the same commit make equal files, whatever the history. Linked, it shares
+the tables of the store that it was made from, which neither of the two ever changes.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from blobkv._engine.compaction import write_tables
+from blobkv._engine.compaction import write_table, write_tables
 from blobkv._engine.manifest import Manifest
 from blobkv.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from blobkv._engine.files import FileSystem
     from blobkv._engine.memtable import Chunk
+    from blobkv._engine.state import State
+    from blobkv._engine.table import Table, TableFile
 
 # Whoever verifies the copy reads a table at a time into memory.
 _TABLE_SIZE_MAX: Final = 256 << 20
+_PART_SIZE: Final = 1 << 20
 
 
 def write_store(fs: FileSystem, directory: str, chunks: Iterator[Chunk], sequence: int) -> None:
@@ -30,7 +34,7 @@ def write_store(fs: FileSystem, directory: str, chunks: Iterator[Chunk], sequenc
     Args:
         fs: Where to.
         directory: Made if it is not there; empty if it is.
-        chunks: The entries in key order, without tombstones.
+        chunks: The entries in key order.
         sequence: The commit that they are the state after.
 
     Raises:
@@ -42,16 +46,52 @@ def write_store(fs: FileSystem, directory: str, chunks: Iterator[Chunk], sequenc
 
     Cost: writes every entry once.
     """
+    _make(
+        fs, directory, sequence, lambda: write_tables(fs, directory, 1, chunks, _TABLE_SIZE_MAX)
+    )
+
+
+def link_store(fs: FileSystem, source: str, directory: str, state: State) -> None:
+    """Make what `state` shows a new store in `directory`, of links to its tables.
+
+    Args:
+        fs: Where both are.
+        source: The directory of the store that the state is of.
+        directory: As of `write_store`.
+        state: Stays open meanwhile.
+
+    Raises: as `write_store`.
+
+    Cost: writes what is in memory; and the tables that cannot be linked: where they are on
+    another file system, or where that has no links.
+    """
+
+    def make() -> list[TableFile]:
+        chunks, ranges, tables = state.parts()
+        number = max((table.file.number for table in tables), default=0) + 1
+        newest = write_table(fs, directory, number, chunks, ranges, bottom=not tables)
+        for table in tables:
+            _link_or_copy(fs, source, directory, table)
+        fs.sync_directory(directory)
+        files = [table.file for table in tables]
+        return files if newest is None else [newest, *files]
+
+    _make(fs, directory, state.sequence, make)
+
+
+def _make(
+    fs: FileSystem, directory: str, sequence: int, make: Callable[[], Sequence[TableFile]]
+) -> None:
     fs.make_directory(directory)
     if fs.names(directory):
         raise UsageError(f"{directory}: not empty; give a new directory")
     try:
-        files = write_tables(fs, directory, 1, chunks, _TABLE_SIZE_MAX)
+        files = make()
         digests = "".join(file.sha256 for file in files)
         manifest = Manifest(
             sha256(digests.encode()).digest()[:16],
             sequence=sequence,
-            next_number=len(files) + 1,
+            next_number=1 + max((file.number for file in files), default=0),
             tables=tuple(files),
         )
         manifest.write(fs, directory)
@@ -63,3 +103,18 @@ def write_store(fs: FileSystem, directory: str, chunks: Iterator[Chunk], sequenc
             with suppress(OSError):
                 fs.remove(f"{directory}/{name}")
         raise
+
+
+def _link_or_copy(fs: FileSystem, source: str, directory: str, table: Table) -> None:
+    target = f"{directory}/{table.name}"
+    # Also where it was merged away meanwhile: then the open table has the only copy.
+    with suppress(OSError):
+        fs.link(f"{source}/{table.name}", target)
+        return
+    file = fs.create(target)
+    try:
+        for at in range(0, table.size, _PART_SIZE):
+            file.append(table.data[at : at + _PART_SIZE])
+        file.sync()
+    finally:
+        file.close()

@@ -115,7 +115,7 @@ def write_tables(
         fs: Where to.
         directory: Where no file has one of these numbers.
         number: That of the first.
-        chunks: The entries.
+        chunks: The entries; tombstones are left out, since there is nothing below.
         size: How large a table may become before the next is begun, in bytes of its blocks.
 
     Raises:
@@ -125,6 +125,7 @@ def write_tables(
     Cost: as `TableWriter`.
     """
     files: list[TableFile] = []
+    chunks = _without_tombstones(chunks)
     pending = next(chunks, None)
 
     def fill(writer: TableWriter) -> Ranges:

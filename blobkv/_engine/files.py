@@ -107,6 +107,9 @@ class FileSystem(Protocol):
     def rename(self, source: str, target: str) -> None:
         """Give the file another name, replacing what has it."""
 
+    def link(self, source: str, target: str) -> None:
+        """Give the file a second name, in another directory; OSError where that cannot be."""
+
     def remove(self, path: str) -> None:
         """Remove the name; readers that have the file keep it."""
 

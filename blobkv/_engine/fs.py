@@ -93,6 +93,9 @@ class OSFileSystem:
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)
 
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target, follow_symlinks=False)
+
     def remove(self, path: str) -> None:
         os.unlink(path)
 

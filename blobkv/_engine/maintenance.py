@@ -23,7 +23,8 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from blobkv._engine import tiers
+from blobkv._engine import jobs, tiers
+from blobkv._engine.ballast import is_full
 from blobkv._engine.builder import Builder
 from blobkv._engine.compaction import dispensable
 from blobkv._engine.garbage import Garbage
@@ -33,6 +34,7 @@ from blobkv._engine.tables import Tables
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from blobkv._engine.ballast import Ballast
     from blobkv._engine.compaction import Piece
     from blobkv._engine.files import FileSystem
     from blobkv._engine.table import Table
@@ -52,6 +54,7 @@ class Maintenance:
         fs: Where the store is.
         directory: Its directory.
         tree: Its layers and manifest.
+        ballast: What flushes and merges may use on a full disk.
 
     Attributes:
         builder: Who writes tables.
@@ -64,7 +67,7 @@ class Maintenance:
         replacing: Whether most of what was flushed last made garbage of something older.
     """
 
-    def __init__(self, fs: FileSystem, directory: str, tree: Tree) -> None:
+    def __init__(self, fs: FileSystem, directory: str, tree: Tree, ballast: Ballast) -> None:
         self.flushes = 0
         self.compactions = 0
         self.table_written = 0
@@ -73,8 +76,10 @@ class Maintenance:
         self.behind = 0.0
         # Of an older store nothing is known yet.
         self.replacing = bool(tree.layers.tables)
+        self._fs = fs
         self._directory = directory
         self._tree = tree
+        self._ballast = ballast
         self.builder = Builder(
             fs, directory, tree.check_open, tree.new_number, tree.reserved_number
         )
@@ -89,6 +94,15 @@ class Maintenance:
 
         Waits for another's flush or piece, never for a whole merge.
         """
+        try:
+            self._flush_each()
+        except OSError as error:
+            # Only what gives room back may use what is kept for that.
+            if not is_full(error) or not self._tree.frozen_shrinks:
+                raise
+            self._ballast.spend_on(self._flush_together)
+
+    def _flush_each(self) -> None:
         last = self._tree.newest_frozen
         while last is not None and self._tree.is_frozen(last):
             with self._step:
@@ -106,9 +120,17 @@ class Maintenance:
         with self._merging:
             self._tree.check_open()
             if everything:
-                self._merge_everything()
+                self._ballast.spend_on(self._merge_everything)
+            elif tiers.much_garbage(_size(self._tree.layers.tables) - self._alive, self._alive):
+                self._ballast.spend_on(partial(self._keep_up, older_count=0))
             else:
+                # It would give nothing back.
                 self._keep_up(older_count=0)
+            self.suit_ballast()
+
+    def suit_ballast(self) -> None:
+        """Have a reserve that suits the store's size, if there is room for it."""
+        self._ballast.suit(_size(self._tree.layers.tables))
 
     def stop(self) -> None:
         """End all work at its next slice. From any thread; `check_open` raises by then."""
@@ -161,20 +183,41 @@ class Maintenance:
         self.behind = behind
 
     def _flush_oldest(self) -> None:
-        tree = self._tree
-        frozen = tree.oldest_frozen
-        bottom = not tree.layers.tables
+        frozen = self._tree.oldest_frozen
+        bottom = not self._tree.layers.tables
         piece = self.builder.flush(self._flush_job(frozen, bottom=bottom), frozen.memtable)
         # Not taken from the answer: it judges what a child has written.
         count = entry_count(frozen.memtable, bottom=bottom)
-        added = tree.open_written(piece.file, count)
-        tree.flushed((*added, *tree.layers.tables))
+        self._adopt_flushed(frozen, piece, count)
+
+    def _adopt_flushed(self, newest: Frozen, piece: Piece, entries: int) -> None:
+        tree = self._tree
+        added = tree.open_written(piece.file, entries)
+        tree.flushed((*added, *tree.layers.tables), newest)
         self.flushes += 1
         self.table_written += _size(added)
         # Also amid a merge: whether what is new is garbage decides how far behind that is.
         self._weigh(tree.layers.tables)
         made = sum(map(self._garbage.made_by, added))
         self.replacing = made > _size(added) // 2
+
+    def _flush_together(self) -> None:
+        """Write all frozen memtables as one table.
+
+        Where a newer one deletes what an older one holds, that takes less room than the older
+        one alone.
+        """
+        with self._step:
+            self._tree.check_open()
+            newest = self._tree.newest_frozen
+            if newest is None:
+                return
+            job = self._flush_job(newest, bottom=not self._tree.layers.tables)
+            memtable = jobs.replayed(self._fs, job, self.builder.pace)
+            memtable.drop_covered()
+            number = self.builder.next_number()
+            piece = jobs.flush(self._fs, job, number, memtable, self.builder.pace)
+            self._adopt_flushed(newest, piece, piece.entries)
 
     def _flush_job(self, frozen: Frozen, *, bottom: bool) -> FlushJob:
         manifest = self._tree.manifest

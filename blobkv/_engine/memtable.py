@@ -175,6 +175,17 @@ class Memtable:
                 # It was changed again since. The tail of its chain is followed by nobody.
                 trail.append((until, key))
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether it deletes at least as much as it puts. O(entries), in C."""
+        return bool(self._ranges) or mostly_deletes(self.newest)
+
+    def drop_covered(self) -> None:
+        """Drop the tombstones that a range tombstone says, too. For one that nobody reads."""
+        for key in [key for key, value in self.newest.items() if value is None]:
+            if self._covered.covers(key):
+                del self.newest[key]
+
     def check(self) -> None:
         """Assert every invariant. O(n log n); for tests."""
         with self._lock:
@@ -217,6 +228,11 @@ class Memtable:
             start, stop, inclusive=(not after, False), reverse=reverse
         )
         return found
+
+
+def mostly_deletes(entries: Changes) -> bool:
+    """Return whether there are at least as many tombstones as values. O(entries), in C."""
+    return 2 * list(entries.values()).count(None) >= len(entries)
 
 
 def _without_unread(link: Link, readers: Sequence[int]) -> Link | None:

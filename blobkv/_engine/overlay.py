@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from sortedcontainers import SortedList
 
-from blobkv._engine.memtable import ABSENT
+from blobkv._engine.memtable import ABSENT, mostly_deletes
 from blobkv._engine.ranges import Ranges
 from blobkv._engine.state import ENDED, LASTING
 from blobkv.errors import ClosedError
@@ -42,6 +42,11 @@ class Overlay:
 
     def __bool__(self) -> bool:
         return bool(self.entries or self.ranges)
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether they delete at least as much as they put. O(entries)."""
+        return bool(self.ranges) or mostly_deletes(self.entries)
 
     def get(self, key: bytes) -> bytes | None:
         """Return the key's value with the changes applied, or None."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from blobkv._engine.memtable import ABSENT
 from blobkv._engine.merge import merged, read_short, without_tombstones
+from blobkv._engine.ranges import Ranges
 from blobkv._engine.tables import CLOSED
 from blobkv.errors import ClosedError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from blobkv._engine.memtable import Chunk, Link, Memtable
     from blobkv._engine.merge import ShortReader
-    from blobkv._engine.ranges import Ranges
     from blobkv._engine.tables import Tables
 
     # Of a memtable: its newest values, what they replaced, and what its ranges cover.
@@ -177,6 +177,15 @@ class State:
     ) -> Iterator[Chunk]:
         """Yield the entry of every key in [start, stop), tombstones included."""
         return merged(self._sources, start, stop, skip=skip, reverse=reverse)
+
+    def parts(self) -> tuple[Iterator[Chunk], Ranges, Tables]:
+        """Return what the memtables say, entries and range tombstones, and the tables below."""
+        memtables = self._sources[: len(self._lookups)]
+        ranges = Ranges()
+        for source in memtables:
+            ranges = ranges.union(source.ranges)
+        chunks = merged(memtables, b"", None) if memtables else iter(())
+        return chunks, ranges, self._tables
 
     def check_open(self) -> None:
         """Raise `ClosedError` if the store was closed."""

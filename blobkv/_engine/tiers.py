@@ -49,7 +49,7 @@ def choose(tables: Tables, garbage: int) -> slice | None:
         garbage: How many bytes of all of them no reader needs.
     """
     alive = sum(table.size for table in tables) - garbage
-    if garbage >= _GARBAGE_MIN and garbage * _GARBAGE_DIVISOR > alive:
+    if much_garbage(garbage, alive):
         return slice(0, len(tables))
     counts, sizes = _units(tables)
     for first, size in enumerate(sizes):
@@ -59,6 +59,11 @@ def choose(tables: Tables, garbage: int) -> slice | None:
         if last - first >= _TIER_COUNT:
             return slice(sum(counts[:first]), sum(counts[:last]))
     return None
+
+
+def much_garbage(garbage: int, alive: int) -> bool:
+    """Return whether there is enough garbage to merge everything for it."""
+    return garbage >= _GARBAGE_MIN and garbage * _GARBAGE_DIVISOR > alive
 
 
 def _units(tables: Tables) -> tuple[list[int], list[int]]:

@@ -160,6 +160,11 @@ class Tree:
         """The frozen memtable that is flushed last."""
         return self._frozen[-1] if self._frozen else None
 
+    @property
+    def frozen_shrinks(self) -> bool:
+        """Whether what waits for its flush may free more than it takes. O(entries), in C."""
+        return any(frozen.memtable.shrinks for frozen in list(self._frozen))
+
     def is_frozen(self, frozen: Frozen) -> bool:
         """Return whether it is not flushed yet."""
         return frozen in self._frozen
@@ -185,20 +190,19 @@ class Tree:
             self._remove([file.name])
             raise
 
-    def flushed(self, tables: Sequence[Table]) -> None:
-        """Put tables in force, in which the oldest frozen memtable is now.
+    def flushed(self, tables: Sequence[Table], newest: Frozen) -> None:
+        """Put tables in force, in which the frozen memtables up to that one are now.
 
         Raises: as `replace_tables`.
         """
-        oldest = self._frozen[0]
         self._replace_tables(
             tables,
             lambda manifest: replace(
                 manifest,
-                sequence=oldest.sequence,
-                logs=tuple(log for log in manifest.logs if log.number > oldest.last_log),
+                sequence=newest.sequence,
+                logs=tuple(log for log in manifest.logs if log.number > newest.last_log),
             ),
-            flushed=1,
+            flushed=self._frozen.index(newest) + 1,
         )
 
     def replace_tables(self, tables: Sequence[Table]) -> None:

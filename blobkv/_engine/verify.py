@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def verify_files(
-    fs: FileSystem, directory: str, epoch: int, progress: Callable[[int, int], None]
+    fs: FileSystem, directory: str, epoch: int, progress: Callable[[int, int], None] | None
 ) -> Report:
     """Check the manifest, and every file that it names.
 
@@ -37,7 +37,7 @@ def verify_files(
         fs: Where the store is.
         directory: Its directory.
         epoch: The manifest on disk is this one or a newer one.
-        progress: Called with the bytes read and those to be read, after each table.
+        progress: Called with the bytes read and those to be read, after each table, if at all.
 
     Cost: reads everything once, a table at a time into memory; again, if a file is missing
     because the manifest was replaced meanwhile.
@@ -64,7 +64,7 @@ def _verify_all(
     directory: str,
     manifest: Manifest,
     report: Report,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     total = sum(file.size for file in manifest.tables)
     done = 0
@@ -72,7 +72,8 @@ def _verify_all(
         with Noting(report.problems, file.name, EVERYTHING):
             _verify_table(fs, directory, file, report)
         done += file.size
-        progress(done, total)
+        if progress is not None:
+            progress(done, total)
     _verify_logs(fs, directory, manifest, report)
 
 

@@ -22,8 +22,10 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from blobkv._engine.ballast import Ballast, is_full
 from blobkv._engine.maintenance import Maintenance
 from blobkv._engine.pressure import Pressure
 from blobkv._engine.room import Room
@@ -33,6 +35,7 @@ from blobkv.errors import LimitError
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from blobkv._engine.files import FileSystem, Lock
     from blobkv._engine.log import Log
@@ -95,7 +98,8 @@ class Writer:
         lock: Lock,
     ) -> None:
         self.tree = Tree(fs, directory, found, state_lock, views)
-        self.maintenance = Maintenance(fs, directory, self.tree)
+        self._ballast = Ballast(fs, directory)
+        self.maintenance = Maintenance(fs, directory, self.tree, self._ballast)
         self.pressure = Pressure()
         self.appended = self.visible = found.sequence
         # The last commit known to be durable; below `visible` after ones that need not be.
@@ -120,6 +124,7 @@ class Writer:
         self._log: Log | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="blobkv")
         self._work: Future[None] | None = None
+        self.maintenance.suit_ballast()
 
     @property
     def layers(self) -> Layers:
@@ -146,36 +151,15 @@ class Writer:
             LimitError: It is too large for a frame; nothing was committed.
             PoisonedError: An earlier write or sync failed.
         """
-        self.tree.check_writable()
-        log = self._log_with_room()
-        sequence = self.appended + 1
-        ranges = list(changes.ranges)
-        start = log.end
         try:
-            end = log.append(sequence, changes.entries, ranges)
-            with self._state_lock:
-                at_once = not durable and self.visible == self.appended
-                if at_once:
-                    self._views.renew()
-                readers = self._views.sequences()
-                if readers or not at_once:
-                    # And what new views read until this commit is visible, or then.
-                    readers.append(sequence if at_once else self.visible)
-                active = self.tree.layers.active
-                active.apply(sequence, changes.entries, ranges, readers=readers)
-                self.appended = sequence
-                if at_once:
-                    self.visible = sequence
-                    self._forget()
-        except (OSError, LimitError):
-            raise
-        except BaseException as error:
-            # The log may have what the memtable lacks: after an interrupt, or without memory.
-            self.tree.poison(error)
-            raise
-        self.commits += 1
-        self.log_written += end - start
-        return Appended(sequence, log, start, end)
+            return self._append(changes, self._log_with_room, durable=durable)
+        except OSError as error:
+            # Only what gives room back may use what is kept for that.
+            if not is_full(error) or not changes.shrinks:
+                raise
+        # To the log in hand, however large: a flush takes more room than a commit.
+        append = partial(self._append, changes, self._log_in_hand, durable=durable)
+        return self._ballast.spend_on(append)
 
     def settle(self, commit: Appended) -> None:
         """Wait until the commit is durable, then make it visible. Called without any lock.
@@ -215,16 +199,7 @@ class Writer:
         self.tree.check_writable()
         if self._log is not None:
             self.sync()
-            try:
-                self._log.seal(self.appended)
-                self._log.close()
-                self._log = None
-            except OSError:
-                raise
-            except BaseException as error:
-                # A seal may be there: nothing may be written behind it.
-                self.tree.poison(error)
-                raise
+            self._ballast.spend_on(partial(self._seal, self._log))
         self.tree.freeze(self.appended)
 
     def close(self) -> None:
@@ -267,11 +242,48 @@ class Writer:
             with suppress(RuntimeError):
                 self._work = self._pool.submit(self._maintain)
 
+    def _append(
+        self, changes: Overlay, log_for_it: Callable[[], Log], *, durable: bool
+    ) -> Appended:
+        self.tree.check_writable()
+        log = log_for_it()
+        sequence = self.appended + 1
+        ranges = list(changes.ranges)
+        start = log.end
+        try:
+            end = log.append(sequence, changes.entries, ranges)
+            with self._state_lock:
+                at_once = not durable and self.visible == self.appended
+                if at_once:
+                    self._views.renew()
+                readers = self._views.sequences()
+                if readers or not at_once:
+                    # And what new views read until this commit is visible, or then.
+                    readers.append(sequence if at_once else self.visible)
+                active = self.tree.layers.active
+                active.apply(sequence, changes.entries, ranges, readers=readers)
+                self.appended = sequence
+                if at_once:
+                    self.visible = sequence
+                    self._forget()
+        except (OSError, LimitError):
+            raise
+        except BaseException as error:
+            # The log may have what the memtable lacks: after an interrupt, or without memory.
+            self.tree.poison(error)
+            raise
+        self.commits += 1
+        self.log_written += end - start
+        return Appended(sequence, log, start, end)
+
     def _log_with_room(self) -> Log:
         if self._log is not None:
             self._slow_down(self._log)
             if self._log.end >= self._log_size_max:
                 self._rotate(self._log)
+        return self._log_in_hand()
+
+    def _log_in_hand(self) -> Log:
         if self._log is None:
             try:
                 self._log = self.tree.open_log(self.appended)
@@ -301,6 +313,18 @@ class Writer:
             behind = max(behind, part)
         self.pressure.delay(self.log_written - self._weighed, behind)
         self._weighed = self.log_written
+
+    def _seal(self, log: Log) -> None:
+        try:
+            log.seal(self.appended)
+            log.close()
+            self._log = None
+        except OSError:
+            raise
+        except BaseException as error:
+            # A seal may be there: nothing may be written behind it.
+            self.tree.poison(error)
+            raise
 
     def _rotate(self, log: Log) -> None:
         if len(self.tree.layers.frozen) >= _FROZEN_MAX:

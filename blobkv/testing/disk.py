@@ -188,6 +188,21 @@ class SimulatedDisk:
                 fail(errno.EXDEV, target)
             directory.place(name, self._volume.find(source))
 
+    def link(self, source: str, target: str) -> None:
+        """Give the file a second name, in another directory.
+
+        Raises:
+            OSError: EPERM if the names are in one directory: not simulated.
+        """
+        with self._volume.lock:
+            self._volume.attempt("link", target)
+            directory, name = self._volume.parent(target)
+            if self._volume.parent(source)[0] is directory:
+                fail(errno.EPERM, target)
+            if name in directory.live:
+                fail(errno.EEXIST, target)
+            directory.place(name, self._volume.file(source))
+
     def remove(self, path: str) -> None:
         """Remove the name; readers that have the file keep it."""
         with self._volume.lock:

@@ -7,7 +7,7 @@ Invariants:
 
 * `live` is what reads return; `durable` is what the last successful sync promised.
 * Without a change since the last sync, both are equal, unless a sync failed in between.
-* A file has one name at most: placing it elsewhere takes the old name away.
+* A file has one name at most in each directory: another place in it takes the old name away.
 """
 
 from __future__ import annotations

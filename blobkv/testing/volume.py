@@ -26,6 +26,7 @@ Operation = Literal[
     "truncate",
     "sync",
     "rename",
+    "link",
     "remove",
     "sync_directory",
     "lock",

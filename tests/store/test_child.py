@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.file_names import ALWAYS
 from support.piece_sizes import set_piece_size
 
 import blobkv
@@ -30,7 +31,6 @@ pytestmark = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2 if hasattr(os, "sched_getaffinity") else False,
     reason="one processor only",
 )
-ALWAYS = {"LOCK", "MANIFEST", "MANIFEST.new"}
 
 
 @pytest.fixture(autouse=True)

@@ -114,6 +114,8 @@ def test_stats_verify_and_backup(db: Path, tmp_path: Path) -> None:
     assert run(db, "backup", copy).output == f"backed up commit 1 to {copy}\n"
     assert run(copy, "dump").output == run(db, "dump").output
     assert run(db, "backup", copy).exit_code == 1
+    assert run(db, "backup", tmp_path / "links", "--link").exit_code == 0
+    assert run(tmp_path / "links", "verify").output.startswith("sound: ")
 
 
 def test_stats_tell_what_is_true_of_the_store_whoever_opened_it(db: Path) -> None:

@@ -83,7 +83,9 @@ def test_other_commands_say_what_is_damaged_and_what_to_do(
 
     assert (done.exit_code, done.output) == (1, "")
     assert done.stderr.startswith(f"blobkv: {db}: {name}+0x")
-    assert done.stderr.endswith(f"; run: blobkv {db} verify; or restore a backup\n")
+    assert done.stderr.endswith(
+        f"; run: blobkv {db} verify, or salvage DEST; or restore a backup\n"
+    )
     assert done.stderr.count("\n") == 1
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from itertools import count
 
 import pytest
+from support.file_names import ALWAYS
 
 import blobkv
 from blobkv import Store
@@ -21,7 +22,6 @@ from blobkv.errors import CorruptionError, PoisonedError
 from blobkv.testing import SimulatedDisk
 
 # Files that no manifest names.
-ALWAYS = {"LOCK", "MANIFEST", "MANIFEST.new"}
 
 
 def fill(store: Store, count: int = 200, salt: bytes = b"") -> None:

@@ -27,7 +27,7 @@ SIGNATURES = {
     blobkv.Store.sync: "(self)",
     blobkv.Store.verify: "(self, *, progress=None)",
     blobkv.salvage: "(path, target, *, doubtful=None, fs=None)",
-    blobkv.Store.backup: "(self, path)",
+    blobkv.Store.backup: "(self, path, *, hard_links=False)",
     blobkv.Store.stats: "(self)",
     blobkv.Store.close: "(self)",
     blobkv.Transaction.put: "(self, key, value)",

@@ -97,6 +97,7 @@ def test_errors_say_what_to_do_in_a_shell() -> None:
         "db: another process has the store open; close it there, or wait with --wait SECONDS"
     )
     assert spelling.explain(damaged, "my db") == (
-        "my db: MANIFEST+0x10: bad checksum; run: blobkv 'my db' verify; or restore a backup"
+        "my db: MANIFEST+0x10: bad checksum; run: blobkv 'my db' verify, or salvage DEST; "
+        "or restore a backup"
     )
     assert spelling.explain(full, "db") == "db: No space left on device"

@@ -40,7 +40,7 @@ BLOBKV = (
         "_engine.backup",
         "_engine.salvage",
     ),
-    ("_engine.shared_sync", "_engine.room"),
+    ("_engine.shared_sync", "_engine.room", "_engine.ballast"),
     ("_engine.jobs", "_engine.worker", "_engine.child", "_engine.builder"),
     (
         "_engine.tree",

@@ -1,0 +1,189 @@
+"""On a full disk what gives room back can be committed, and then the room comes back.
+
+Method: a simulated disk is filled up by the store itself; then things are deleted.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+import blobkv
+from blobkv import Store, Transaction
+from blobkv.testing import SimulatedDisk
+
+MEMTABLE_SIZE = 60_000
+CAPACITY = 800_000
+
+
+def fill_up(store: Store) -> int:
+    """Commit until the disk is full; return how many commits there are."""
+    for number in count():
+        try:
+            with store.update() as txn:
+                for i in range(10):
+                    txn.put(b"%06d/%d" % (number, i), bytes(200))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return number
+    raise AssertionError
+
+
+def sizes(disk: SimulatedDisk) -> list[int]:
+    return [len(disk.contents(f"/db/{name}")) for name in disk.names("/db") if "BALL" in name]
+
+
+def end_work(store: Store) -> None:
+    store._source._pool.submit(bool).result()
+
+
+@pytest.fixture
+def disk() -> SimulatedDisk:
+    return SimulatedDisk(capacity=CAPACITY)
+
+
+@pytest.fixture
+def store(disk: SimulatedDisk) -> Store:
+    return blobkv.open("/db", fs=disk, memtable_size=MEMTABLE_SIZE)
+
+
+def delete_one(txn: Transaction) -> None:
+    del txn[b"000001/1"]
+
+
+def delete_and_note(txn: Transaction) -> None:
+    del txn[b"000001/1"]
+    txn.put(b"deleted", b"1")
+
+
+def clear_some(txn: Transaction) -> None:
+    assert txn.clear(b"00000") == 100
+
+
+@pytest.mark.parametrize("change", [delete_one, delete_and_note, clear_some])
+def test_a_delete_commits_on_a_full_disk_and_a_put_does_not(
+    change: Callable[[Transaction], None], disk: SimulatedDisk, store: Store
+) -> None:
+    commits = fill_up(store)
+    end_work(store)
+    # Not one byte is left, though a log may have had some room.
+    disk.capacity = disk.used_size
+    with store.view() as txn:
+        before = dict(txn)
+    assert len(before) == 10 * commits
+    for _ in range(3):
+        with pytest.raises(OSError, match="ENOSPC"), store.update() as txn:
+            txn.put(b"key", bytes(100))
+    assert sizes(disk) == [32 << 10]
+    # What was cut back has taken with it the room that was made ahead.
+    disk.capacity = disk.used_size
+
+    with store.update() as txn:
+        change(txn)
+        after = dict(txn)
+    assert after != before
+    survivor = disk.crash(random.Random(0), keep="none")
+    survivor.capacity = None
+    with blobkv.open("/db", fs=survivor) as again, again.view() as txn:
+        assert dict(txn) == after
+    store.close()
+
+
+def test_deletes_use_it_bit_by_bit_and_what_does_not_fit_any_more_is_refused(
+    disk: SimulatedDisk, store: Store
+) -> None:
+    commits = fill_up(store)
+    end_work(store)
+    disk.capacity = disk.used_size
+    left = []
+    with pytest.raises(OSError, match="ENOSPC"):
+        for number in range(commits):
+            for i in range(10):
+                with store.update() as txn:
+                    del txn[b"%06d/%d" % (number, i)]
+                left.append(sum(sizes(disk)))
+    with store.view() as txn:
+        assert len(txn) == 10 * commits - len(left)
+
+    assert len(left) > 200
+    assert left == sorted(left, reverse=True)
+    assert left[0] == 32 << 10 > left[len(left) // 2] > left[-1]
+
+
+def test_deleting_from_a_full_store_makes_room_in_it(disk: SimulatedDisk, store: Store) -> None:
+    commits = fill_up(store)
+    with store.update() as txn:
+        txn.clear()
+    store.compact()
+
+    assert disk.used_size < CAPACITY // 4
+    assert sizes(disk) == [32 << 10], "there is a reserve for the next time"
+    assert fill_up(store) > commits // 2
+    store.close()
+    with blobkv.open("/db", fs=disk) as again:
+        assert again.verify().ok
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_flush_may_use_it(disk: SimulatedDisk, *, there: bool) -> None:
+    with blobkv.open("/db", fs=disk) as store:
+        with store.update() as txn:
+            txn.update({b"%d" % i: bytes(90) for i in range(100)})
+        store.flush()
+        with store.update() as txn:
+            for i in range(60):
+                del txn[b"%d" % i]
+            txn.update({b"%d" % i: bytes(200) for i in range(100, 140)})
+        if not there:
+            disk.remove("/db/BALLAST")
+        disk.capacity = disk.used_size
+        if not there:
+            with pytest.raises(OSError, match="ENOSPC"):
+                store.flush()
+            disk.capacity = None
+        store.flush()
+
+        assert store.stats().memtable_count == 0
+        disk.capacity = None
+        store.compact()
+        assert sum(sizes(disk)) >= 16 << 10
+
+
+def test_it_grows_with_the_store(disk: SimulatedDisk) -> None:
+    disk.capacity = None
+    with blobkv.open("/db", fs=disk) as store:
+        with store.update() as txn:
+            txn.update({b"%d" % i: bytes(4000) for i in range(1000)})
+        store.flush()
+        assert sizes(disk) == [store.stats().table_size // 32]
+        number = disk.operations
+        store.compact()
+        assert disk.operations == number
+
+
+@pytest.mark.parametrize("target", ["a file", "a directory", "a symlink"])
+def test_whatever_has_its_name_is_in_nobodys_way(target: str, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    db = tmp_path / "db"
+    db.mkdir()
+    match target:
+        case "a file":
+            (db / "BALLAST").write_bytes(b"short")
+        case "a directory":
+            (db / "BALLAST").mkdir()
+        case _:
+            (db / "BALLAST").symlink_to(precious)
+            (db / "BALLAST.new").symlink_to(precious)
+    with blobkv.open(db) as store, store.update() as txn:
+        txn.put(b"key", b"value")
+
+    assert precious.read_bytes() == b"precious"
+    with blobkv.open(db) as store, store.view() as txn:
+        assert txn[b"key"] == b"value"
