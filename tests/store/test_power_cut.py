@@ -3,7 +3,8 @@
 Method: run a fixed workload once to count its file operations, then once more for each of
 them, cutting the power there. Whatever of several possible disks comes up afterwards must
 open, verify, and hold the state after one commit, none older than the last acknowledged
-durable one. Then the power is cut a second time, at each operation of that recovery.
+durable one. Then the power is cut a second time, at each operation of that recovery, and a
+third time, at some operation of the recovery from that.
 
 The same run on a disk whose syncs lie must fail the same test, or it tests nothing.
 """
@@ -85,6 +86,24 @@ def test_a_second_cut_at_every_operation_of_the_recovery() -> None:
             assert trace.accepts(survivors), f"operations {number} and {second}"
             points += 1
     print(f"{points} second power cuts")
+
+
+@pytest.mark.slow
+def test_a_third_cut_in_the_recovery_from_the_second() -> None:
+    points = 0
+    for number in range(1, operations_of_a_run() + 1):
+        disk, trace = cut_run(number)
+        rng = random.Random(number)
+        for _ in range(2 * SEEDS):
+            for _ in range(2):
+                disk = disk.crash(rng)
+                disk.cut_at = rng.randint(1, 12)
+                with suppress(PowerCut):
+                    recover(disk)
+            disk = disk.crash(rng)
+            assert trace.accepts(recover(disk)), f"operation {number}"
+            points += 1
+    print(f"{points} third power cuts")
 
 
 def test_what_a_store_showed_after_a_cut_stays() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ import blobkv
 from blobkv import Salvage
 from blobkv._engine.salvage import _Remainder
 from blobkv.errors import UsageError
-from blobkv.testing import SimulatedDisk
+from blobkv.testing import PowerCut, SimulatedDisk
 
 Pairs = dict[bytes, bytes]
 Damage = Callable[[SimulatedDisk, str], None]
@@ -267,6 +268,37 @@ def test_a_store_that_is_written_to_meanwhile_is_refused(
     monkeypatch.setattr(_Remainder, "check_unchanged", written_to)
     with pytest.raises(UsageError, match="changed meanwhile; end its writer first"):
         blobkv.salvage("/db", "/new", fs=disk)
+
+
+@pytest.mark.slow
+def test_power_lost_anywhere_in_a_salvage(disk: SimulatedDisk, states: list[Pairs]) -> None:
+    table = max(name for name in disk.names("/db") if name.endswith(".tbl"))
+    data = bytearray(disk.contents(f"/db/{table}"))
+    data[100] ^= 1
+    disk.set_contents(f"/db/{table}", bytes(data))
+    wanted = {}
+    for number in count():
+        copy = disk.crash(random.Random(0), keep="all")
+        copy.cut_at = number or None
+        try:
+            blobkv.salvage("/db", "/new", doubtful="/doubtful", fs=copy)
+        except PowerCut:
+            pass
+        else:
+            copy.cut_at = None
+            found = {path: shown(copy, path) for path in ("/new", "/doubtful")}
+            assert all(found.values())
+            if number:
+                break
+            wanted = found
+        for keep in ("none", "all", "random"):
+            after = copy.crash(random.Random(number), keep=keep)
+            assert after.names("/db") == disk.names("/db")
+            for path, pairs in wanted.items():
+                if path[1:] in after.names("/") and "MANIFEST" in after.names(path):
+                    assert shown(after, path) == pairs
+    print(f"{number} power cuts in a salvage")
+    assert number > 20
 
 
 def test_the_command(tmp_path: Path) -> None:
