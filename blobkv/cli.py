@@ -240,7 +240,7 @@ def backup(call: Call, target: Path, *, link: bool) -> None:
     With --link, damage to a shared file is damage to both.
     """
     with call.reading() as store:
-        store.backup(target, hard_links=link)
+        store.backup(target, hard_links=link, progress=show_progress)
     # Not the store's, which another process may have moved on.
     with open_store(target, read_only=True) as copy:
         sequence = copy.sequence
@@ -262,7 +262,7 @@ def salvage(call: Call, target: Path, *, doubtful: Path | None) -> None:
     An entry is doubtful where what is lost may have replaced or deleted it: without --doubtful
     those are counted only. Nothing in PATH is changed. Exit status 0 if DEST was written.
     """
-    found = salvage_store(call.path, target, doubtful=doubtful)
+    found = salvage_store(call.path, target, doubtful=doubtful, progress=show_progress)
     call.show(_record(call, found), _lines_of(found))
 
 

@@ -17,6 +17,7 @@ from blobkv.store import Store
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from blobkv._engine.files import FileSystem
 
@@ -86,6 +87,7 @@ def salvage(
     target: str | os.PathLike[str],
     *,
     doubtful: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     fs: FileSystem | None = None,
 ) -> Salvage:
     """Write what can still be proven of a damaged store to a new one; change nothing in it.
@@ -98,6 +100,7 @@ def salvage(
         target: The new store's directory, which is made, or is empty.
         doubtful: Where to write the doubtful entries, as a store of their own, so that they can
             be looked through; likewise.
+        progress: Called now and then with the entries read and about how many there are.
         fs: The file system; the real one unless a test wants another.
 
     Raises:
@@ -118,12 +121,8 @@ def salvage(
         str(Path(target).absolute()),
         None if doubtful is None else str(Path(doubtful).absolute()),
         lock=threading.Lock(),
-        step=_no_step,
+        progress=progress,
     )
-
-
-def _no_step() -> None:
-    """Nobody ends a salvage but by an interrupt."""
 
 
 def _make_directory(fs: FileSystem, directory: Path) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from weakref import ref
 
 from blobkv._engine import recovery
-from blobkv._engine.backup import link_store, write_store
+from blobkv._engine.backup import copy_store, link_store
 from blobkv._engine.figures import figures
 from blobkv._engine.follower import Follower
 from blobkv._engine.fs import on_fork
@@ -72,7 +72,7 @@ class Store:
         # which is the update's: one that is dropped lets go.
         self._update: Scope | None = None
         self._updating: int | None = None
-        self._hold: Callable[[], Generator[None] | None] = _nothing
+        self._hold: Callable[[], Generator[None] | None] = lambda: None
         self._source: Writer | Follower
         if lock is None:
             self._source = Follower(fs, str(directory), self._views, self._state_lock)
@@ -206,11 +206,18 @@ class Store:
         self._check_open()
         return verify_files(self._fs, str(self._path), self._source.manifest.epoch, progress)
 
-    def backup(self, path: str | os.PathLike[str], *, hard_links: bool = False) -> None:
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        hard_links: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Write a copy of the newest state to the new directory `path`, beside other work.
 
         Args:
-            path: Made if it is not there.
+            path: Made if it is not there, and empty again after an error.
+            progress: Called now and then with the entries read and about how many there are.
             hard_links: Share the tables with the copy, where the file system can: quick, and
                 takes next to no room, but damage to one is damage to both. Without, equal
                 contents at the same commit make equal files.
@@ -220,16 +227,13 @@ class Store:
             CorruptionError: What is read is not what was written.
             OSError: A device refused.
 
-        After an error what was written is removed again, but for the directory.
-
         Cost: reads every entry once and writes it once; with links, what is in memory only.
         """
-        target = str(Path(path).absolute())
-        state = self._newest()
+        target, state = str(Path(path).absolute()), self._newest()
         if hard_links:
             link_store(self._fs, str(self._path), target, state)
         else:
-            write_store(self._fs, target, state.chunks(b"", None), state.sequence)
+            copy_store(self._fs, target, state, progress)
 
     def stats(self) -> Stats:
         """Return what the store can tell about itself in numbers.
@@ -394,7 +398,3 @@ class Store:
     def _end(self, reason: str) -> None:
         self._closed = reason
         self._views.close()
-
-
-def _nothing() -> None:
-    """Stand for a reference to nothing."""

@@ -21,7 +21,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from blobkv._engine.backup import write_store
+from blobkv._engine.backup import counted, write_store
 from blobkv._engine.format import COMMIT, LOG_HEADER_SIZE, SEQUENCE_MAX, decode_log_header
 from blobkv._engine.log import End, LogFile, LogReader
 from blobkv._engine.manifest import MANIFEST_ASIDE, MANIFEST_NAME, Manifest
@@ -34,7 +34,7 @@ from blobkv._engine.sequential import Forward
 from blobkv._engine.state import MemtableSource
 from blobkv._engine.survey import Remains, Survey
 from blobkv.errors import UsageError
-from blobkv.spelling import counted
+from blobkv.spelling import counted as in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -64,11 +64,10 @@ class Salvage:
     problems: list[Problem] = field(default_factory=list)
 
     def __str__(self) -> str:
-        written = (
-            f"salvaged {counted(self.entries, 'entry', 'entries')} of commit {self.sequence}"
-        )
-        doubt = f"; {self.doubtful} doubtful" if self.problems else "; nothing was wrong"
-        return "\n".join([written + doubt, *map(str, self.problems)])
+        entries = in_words(self.entries, "entry", "entries")
+        doubt = f"{self.doubtful} doubtful" if self.problems else "nothing was wrong"
+        written = f"salvaged {entries} of commit {self.sequence}; {doubt}"
+        return "\n".join([written, *map(str, self.problems)])
 
 
 def salvage_files(
@@ -78,7 +77,7 @@ def salvage_files(
     doubtful: str | None,
     *,
     lock: Lock,
-    step: Callable[[], None],
+    progress: Callable[[int, int], None] | None,
 ) -> Salvage:
     """Write what can be proven to a new store in `target`, and the rest in `doubtful`.
 
@@ -88,7 +87,7 @@ def salvage_files(
         target: A new directory, or an empty one.
         doubtful: Likewise; None to count those entries only.
         lock: What memtables order their keys under.
-        step: Called between slices of work; raises to end it.
+        progress: As of `counted`.
 
     Raises:
         UsageError: A target is not empty, or somebody writes to the store.
@@ -97,13 +96,13 @@ def salvage_files(
     Cost: reads everything up to four times, and writes it once; memory as for opening.
     """
     with ExitStack() as stack:
-        found = _Remainder(fs, directory, lock, stack, step)
-        proven = _Counted(found.proven())
+        found = _Remainder(fs, directory, lock, stack)
+        proven = _Counted(counted(found.proven(), found.entries, progress))
         write_store(fs, target, proven.chunks(), found.sequence)
         others = _Counted(found.doubtful() if found.problems else iter(()))
         if doubtful is None:
             for _ in others.chunks():
-                step()
+                pass
         else:
             write_store(fs, doubtful, others.chunks(), found.last_sequence)
         found.check_unchanged()
@@ -143,18 +142,22 @@ class _Remainder:
         directory: str,
         lock: Lock,
         stack: ExitStack,
-        step: Callable[[], None],
     ) -> None:
         self.problems: list[Problem] = []
         self._fs = fs
         self._directory = directory
-        self._step = step
         self._named = _manifest_or_guess(fs, directory, self.problems)
         self.sequence = self.last_sequence = self._named.end.sequence
         self._kept, self._later = Memtable(lock), Memtable(lock)
         self._read_logs()
         # None for a table of which there is nothing.
         self._tables = [self._survey(name, crc, stack) for name, crc in self._named.tables]
+
+    @property
+    def entries(self) -> int:
+        """How many entries can be read in all, shadowed ones and tombstones included."""
+        tables = sum(survey.entries for survey in self._tables if survey is not None)
+        return tables + len(self._kept)
 
     def proven(self) -> Iterator[Chunk]:
         """Yield the entries that are known, in key order."""
@@ -209,9 +212,7 @@ class _Remainder:
             LogReader.open_after(self._fs, self._directory, file, store_id, older)
         ) as reader:
             try:
-                for frame in reader.frames():
-                    self._step()
-                    replay(self._kept, [frame])
+                replay(self._kept, reader.frames())
                 reader.check_end()
             finally:
                 self.sequence = self.last_sequence = reader.sequence
@@ -220,7 +221,6 @@ class _Remainder:
     def _collect(self, damaged: LogReader) -> None:
         with closing(damaged) as reader:
             for frame in reader.frames_beyond():
-                self._step()
                 if frame.kind == COMMIT and frame.sequence > self.last_sequence:
                     replay(self._later, [frame])
                     self.last_sequence = frame.sequence
@@ -229,7 +229,7 @@ class _Remainder:
         with Noting(self.problems, name, EVERYTHING):
             file = self._fs.open(f"{self._directory}/{name}")
             stack.callback(file.close)
-            survey = Survey(file, name, crc, self._step)
+            survey = Survey(file, name, crc)
             self.problems += survey.problems
             return survey
         return None

@@ -178,6 +178,12 @@ class State:
         """Yield the entry of every key in [start, stop), tombstones included."""
         return merged(self._sources, start, stop, skip=skip, reverse=reverse)
 
+    @property
+    def entries(self) -> int:
+        """How many entries its layers have in all, shadowed ones and tombstones included."""
+        tables = sum(table.footer.entries for table in self._tables)
+        return tables + sum(len(newest) for newest, _, _ in self._lookups)
+
     def parts(self) -> tuple[Iterator[Chunk], Ranges, Tables]:
         """Return what the memtables say, entries and range tombstones, and the tables below."""
         memtables = self._sources[: len(self._lookups)]

@@ -29,7 +29,7 @@ from blobkv._engine.sequential import Forward
 from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from blobkv._engine.files import ReadableFile
     from blobkv._engine.memtable import Chunk
@@ -56,7 +56,6 @@ class Survey:
         source: The file.
         name: Its name, for what is said of it.
         crc: The checksum of its footer, as the manifest has it; None if there is no manifest.
-        step: Called between slices of work; raises to end it.
 
     Attributes:
         name: The file's name.
@@ -70,9 +69,7 @@ class Survey:
     Cost: reads the blocks once; memory for a window, the block index, and 8 bytes a block.
     """
 
-    def __init__(
-        self, source: ReadableFile, name: str, crc: int | None, step: Callable[[], None]
-    ) -> None:
+    def __init__(self, source: ReadableFile, name: str, crc: int | None) -> None:
         self.name = name
         self.problems: list[Problem] = []
         self.footer: layout.Footer | None = None
@@ -81,7 +78,6 @@ class Survey:
         self.entries = 0
         self.tombstones = 0
         self._window = _Window(source)
-        self._step = step
         self._blocks = array("Q")
         self._blocks_crc = 0
         self._budget = _SEARCH_FACTOR_MAX * source.size
@@ -108,7 +104,6 @@ class Survey:
             OSError: The device refused.
         """
         for at in self._blocks:
-            self._step()
             _, chunk = self._read_block(at, self._window.size)
             yield chunk
 
@@ -159,7 +154,6 @@ class Survey:
         at, last = layout.TABLE_HEADER_SIZE, b""
         gap: _Gap | None = None
         while at < end:
-            self._step()
             try:
                 size, (keys, values) = self._read_block(at, end)
                 self._check_order(keys, last, at)
@@ -201,7 +195,6 @@ class Survey:
             return offsets[bisect_right(offsets, at)]
         at += 1
         while at + _HEAD_SIZE <= end:
-            self._step()
             data = self._window.read(at, _WINDOW_SIZE)
             for i in range(len(data) - _HEAD_SIZE + 1):
                 size, count, first = _HEAD.unpack_from(data, i + 4)

@@ -92,7 +92,7 @@ def _verify_table(fs: FileSystem, directory: str, file: TableFile, report: Repor
         if handle.size != file.size:
             reason = f"{handle.size} bytes long, expected {file.size}"
             report.problems.append(Problem(file.name, 0, reason))
-        survey = Survey(handle, file.name, file.crc, _no_step)
+        survey = Survey(handle, file.name, file.crc)
         report.entries += survey.entries
         report.problems += survey.problems
         if not survey.problems and handle.size == file.size:
@@ -148,7 +148,3 @@ def _verify_log(
     report.size += reader.end.offset
     report.logs += 1
     return reader.end
-
-
-def _no_step() -> None:
-    """Verifying is not ended by anybody."""
