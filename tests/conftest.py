@@ -1,4 +1,7 @@
-"""Hypothesis profiles: quick by default, thorough and reproducible in CI, long at night."""
+"""Hypothesis profiles: quick by default, thorough and reproducible in CI, long at night.
+
+And the table of faults, see `support/fault_table.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import os
 
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
+from support.fault_table import pytest_addoption, pytest_terminal_summary, tried
+
+__all__ = ["pytest_addoption", "pytest_terminal_summary", "tried"]
 
 set_hypothesis_home_dir(".cache/hypothesis")
 settings.register_profile("dev", max_examples=50, deadline=None)

@@ -15,6 +15,7 @@ checksum alone.
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_right
 from operator import lt
@@ -40,6 +41,9 @@ _SEARCH_FACTOR_MAX: Final = 64
 # Size, count, and first bound of a block: its head without the checksum.
 _HEAD: Final = Struct("<III")
 _HEAD_SIZE: Final = 4 + _HEAD.size
+# A count that a block can have, 1 to 4095, where it stands in a head.
+_COUNT: Final = re.compile(rb"(?=.{8}(?:[^\0][\0-\x0f]|\0[\x01-\x0f])\0\0)", re.DOTALL)
+_COUNT_END: Final = 12
 
 
 class _Gap(NamedTuple):
@@ -196,13 +200,11 @@ class Survey:
         at += 1
         while at + _HEAD_SIZE <= end:
             data = self._window.read(at, _WINDOW_SIZE)
-            for i in range(len(data) - _HEAD_SIZE + 1):
+            for place in _COUNT.finditer(data, 0, len(data) - _HEAD_SIZE + _COUNT_END):
+                i = place.start()
                 size, count, first = _HEAD.unpack_from(data, i + 4)
-                if (
-                    first == layout.BLOCK_HEADER_SIZE + 4 * (2 * count + 1)
-                    and 0 < count <= layout.BLOCK_COUNT_MAX
-                    and first <= size <= end - at - i
-                ):
+                bounds_end = layout.BLOCK_HEADER_SIZE + 4 * (2 * count + 1)
+                if first == bounds_end <= size <= end - at - i:
                     self._budget -= size
                     return at + i if self._budget > 0 else end
             at += max(len(data) - _HEAD_SIZE + 1, 1)

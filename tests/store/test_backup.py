@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support.fault_table import Note
 
 import blobkv
 from blobkv import Store
@@ -134,7 +135,7 @@ def test_a_table_that_is_merged_away_meanwhile_is_copied(
 @BOTH
 @pytest.mark.usefixtures("clear_by_range")
 def test_power_lost_anywhere_in_a_backup_leaves_all_of_it_or_no_store(
-    *, hard_links: bool
+    tried: Note, *, hard_links: bool
 ) -> None:
     whole = none = 0
     for number in count(1):
@@ -161,6 +162,7 @@ def test_power_lost_anywhere_in_a_backup_leaves_all_of_it_or_no_store(
             else:
                 none += 1
     assert whole > 0 < none
+    tried("power cut in a backup", whole + none)
     after = disk.crash(random.Random(0), keep="none")
     with blobkv.open("/copy", fs=after, create=False) as copy:
         assert shown(copy) == pairs

@@ -13,6 +13,7 @@ import random
 
 import pytest
 from support import buckets
+from support.fault_table import Note
 
 import blobkv
 from blobkv.errors import CorruptionError
@@ -90,7 +91,7 @@ def judge(
 @pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize("close", [False, True])
 @pytest.mark.usefixtures("clear_by_range")
-def test_every_byte(*, close: bool, read_only: bool) -> None:
+def test_every_byte(tried: Note, *, close: bool, read_only: bool) -> None:
     disk, states = make(close=close)
     points = flips(disk)
     refused = cut = 0
@@ -110,6 +111,6 @@ def test_every_byte(*, close: bool, read_only: bool) -> None:
             assert name.endswith(".log")
             assert contents == states[-2], f"{name}+{at:#x}: more than the last commit is gone"
             cut += 1
-    print(f"{len(points)} flips: {refused} refused, {cut} cut a tail")
     assert refused > len(points) // 2
     assert close or cut > 0
+    tried("bit flipped, store opened and read", len(points))

@@ -21,6 +21,7 @@ import pytest
 from support import buckets
 from support.actions import ACTIONS, DURABLE, go_on, keys, put
 from support.actions import open_store as open_filled
+from support.fault_table import Note
 from support.workload import Trace, open_store, run
 
 import blobkv
@@ -38,7 +39,7 @@ pytestmark = [
 @pytest.mark.parametrize(
     ("code", "times"), [(errno.EIO, 1), (errno.ENOSPC, 1), (errno.EIO, None)]
 )
-def test_an_error_at_every_operation(code: int, times: int | None) -> None:
+def test_an_error_at_every_operation(code: int, times: int | None, tried: Note) -> None:
     rehearsal = SimulatedDisk()
     run(rehearsal, Trace())
     met = 0
@@ -57,6 +58,7 @@ def test_an_error_at_every_operation(code: int, times: int | None) -> None:
                 with store.view() as txn:
                     assert trace.accepts(buckets.dump(txn)), f"operation {number}"
     assert met > rehearsal.operations // 2
+    tried("EIO or ENOSPC at every operation of a run", rehearsal.operations)
 
 
 def reached(disk: SimulatedDisk, number: int, _operation: str, _path: str) -> bool:
@@ -66,17 +68,17 @@ def reached(disk: SimulatedDisk, number: int, _operation: str, _path: str) -> bo
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_store_that_goes_on_after_an_error_loses_no_acknowledged_commit(
-    action: str, code: int
+    action: str, code: int, tried: Note
 ) -> None:
     for operation in count(1):
         disk = SimulatedDisk()
         store = open_filled(disk, action)
         reader = blobkv.open("/db", fs=disk, read_only=True)
-        tried = count(1)
-        disk.fail(code, when=lambda *_: next(tried) == operation, kept_size=40)  # noqa: B023
+        asked = count(1)
+        disk.fail(code, when=lambda *_: next(asked) == operation, kept_size=40)  # noqa: B023
         with suppress(OSError, PoisonedError):
             ACTIONS[action](store)
-        reached = next(tried) > operation
+        reached = next(asked) > operation
         disk.heal()
 
         acknowledged = DURABLE | go_on(store)
@@ -97,3 +99,4 @@ def test_a_store_that_goes_on_after_an_error_loses_no_acknowledged_commit(
         reader.close()
         if not reached:
             break
+    tried("EIO or ENOSPC at every operation of one call, which goes on", operation)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.actions import ACTIONS, DURABLE, fill, go_on, keys, open_store, put
+from support.fault_table import Note
 from support.interrupts import Interrupts
 
 import blobkv
@@ -56,11 +57,12 @@ def was_interrupted(action: str, place: int) -> bool:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_an_interrupt_anywhere_loses_no_acknowledged_commit(action: str) -> None:
+def test_an_interrupt_anywhere_loses_no_acknowledged_commit(action: str, tried: Note) -> None:
     for place in count(1):
         if not was_interrupted(action, place):
             break
     assert place > 20
+    tried("interrupt anywhere in a call", place)
 
 
 def test_an_update_that_was_interrupted_and_goes_on_is_still_in_order() -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from itertools import count
 
 import pytest
+from support.fault_table import Note
 from support.file_names import ALWAYS
 
 import blobkv
@@ -50,7 +51,7 @@ def files(disk: SimulatedDisk, directory: str = "/db") -> set[str]:
 @pytest.mark.parametrize("action", [put, Store.flush, Store.compact])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 def test_a_call_that_failed_anywhere_leaves_only_what_the_manifest_names(
-    action: Callable[[Store], None], code: int
+    action: Callable[[Store], None], code: int, tried: Note
 ) -> None:
     for operation in count(1):
         disk = SimulatedDisk()
@@ -77,6 +78,7 @@ def test_a_call_that_failed_anywhere_leaves_only_what_the_manifest_names(
         if not reached:
             break
     assert operation > 3
+    tried("EIO or ENOSPC, and what it leaves in the directory", operation)
 
 
 def test_a_compaction_that_meets_rot_leaves_no_table() -> None:

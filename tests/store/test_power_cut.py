@@ -17,6 +17,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import settings
 from support import buckets
+from support.fault_table import Note
 from support.workload import ROOT, Trace, open_store, run
 
 import blobkv
@@ -44,7 +45,7 @@ def test_the_whole_run_survives_a_cut_at_its_end() -> None:
 
 
 @pytest.mark.slow
-def test_a_cut_at_every_operation() -> None:
+def test_a_cut_at_every_operation(tried: Note) -> None:
     points = 0
     for number in range(1, operations_of_a_run() + 1):
         disk, trace = cut_run(number)
@@ -52,12 +53,12 @@ def test_a_cut_at_every_operation() -> None:
             survivors = recover(disk.crash(random.Random(seed), keep=keep))
             assert trace.accepts(survivors), f"operation {number}, {keep} {seed}"
             points += 1
-    print(f"{points} power cuts")
+    tried("power cut at every operation", points)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_pieces")
-def test_a_cut_at_every_operation_beside_flushes_and_compactions() -> None:
+def test_a_cut_at_every_operation_beside_flushes_and_compactions(tried: Note) -> None:
     points = 0
     for number in range(1, operations_of_a_run(ROTATING) + 1):
         disk, trace = cut_run(number, memtable_size=ROTATING)
@@ -65,11 +66,11 @@ def test_a_cut_at_every_operation_beside_flushes_and_compactions() -> None:
             survivors = recover(disk.crash(random.Random(seed), keep=keep))
             assert trace.accepts(survivors), f"operation {number}, {keep} {seed}"
             points += 1
-    print(f"{points} power cuts beside a background thread")
+    tried("power cut, beside work in the background", points)
 
 
 @pytest.mark.slow
-def test_a_second_cut_at_every_operation_of_the_recovery() -> None:
+def test_a_second_cut_at_every_operation_of_the_recovery(tried: Note) -> None:
     points = 0
     for number in range(1, operations_of_a_run() + 1):
         disk, trace = cut_run(number)
@@ -85,11 +86,11 @@ def test_a_second_cut_at_every_operation_of_the_recovery() -> None:
             survivors = recover(again.crash(rng))
             assert trace.accepts(survivors), f"operations {number} and {second}"
             points += 1
-    print(f"{points} second power cuts")
+    tried("power cut in a recovery", points)
 
 
 @pytest.mark.slow
-def test_a_third_cut_in_the_recovery_from_the_second() -> None:
+def test_a_third_cut_in_the_recovery_from_the_second(tried: Note) -> None:
     points = 0
     for number in range(1, operations_of_a_run() + 1):
         disk, trace = cut_run(number)
@@ -103,7 +104,7 @@ def test_a_third_cut_in_the_recovery_from_the_second() -> None:
             disk = disk.crash(rng)
             assert trace.accepts(recover(disk)), f"operation {number}"
             points += 1
-    print(f"{points} third power cuts")
+    tried("power cut in the recovery of a recovery", points)
 
 
 def test_what_a_store_showed_after_a_cut_stays() -> None:

@@ -19,6 +19,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import pytest
+from support.fault_table import Note
 
 import blobkv
 from blobkv.errors import ClosedError, LockedError
@@ -95,7 +96,9 @@ def test_a_second_writer_is_told_who_holds_the_store(
 
 
 @pytest.mark.slow
-def test_killing_the_writer_over_and_over_loses_no_acknowledged_commit(tmp_path: Path) -> None:
+def test_killing_the_writer_over_and_over_loses_no_acknowledged_commit(
+    tmp_path: Path, tried: Note
+) -> None:
     rng = random.Random(0)
     acknowledged = 0
     for _ in range(12):
@@ -113,6 +116,7 @@ def test_killing_the_writer_over_and_over_loses_no_acknowledged_commit(tmp_path:
                 for number in range(max(1, survived - 49), survived + 1):
                     assert txn[b"k%d" % (number % 50)] == b"%d" % number * 40
         acknowledged = survived
+    tried("SIGKILL of a writer", 12)
 
 
 def test_a_reader_needs_no_write_permission(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.command import run
+from support.fault_table import Note
 
 import blobkv
 from blobkv import Salvage
@@ -108,7 +109,7 @@ def test_a_sound_store_is_salvaged_whole(disk: SimulatedDisk, states: list[Pairs
 
 
 @pytest.mark.slow
-def test_a_flipped_bit_anywhere(disk: SimulatedDisk, states: list[Pairs]) -> None:
+def test_a_flipped_bit_anywhere(disk: SimulatedDisk, states: list[Pairs], tried: Note) -> None:
     points = unnoticed = 0
     for name in set(disk.names("/db")) - {"LOCK", "BALLAST"}:
         # All of what is not a block, and some of those.
@@ -130,9 +131,9 @@ def test_a_flipped_bit_anywhere(disk: SimulatedDisk, states: list[Pairs]) -> Non
                 # One block of 4 KiB, of entries of more than 80 bytes.
                 missing = states[-1].keys() - proven.keys() - doubtful.keys()
                 assert len(missing) < 60
-    print(f"{points} flips")
     # In hash indexes, which a salvage does not need, and in what follows the last frame.
     assert points > 2 * unnoticed
+    tried("bit flipped, store salvaged", points)
 
 
 def remove(disk: SimulatedDisk, path: str) -> None:
@@ -163,7 +164,7 @@ def replace_by_another(disk: SimulatedDisk, path: str) -> None:
     ids=lambda d: d.__name__,
 )
 def test_a_file_that_is_not_what_it_was(
-    damage: Damage, disk: SimulatedDisk, states: list[Pairs]
+    damage: Damage, disk: SimulatedDisk, states: list[Pairs], tried: Note
 ) -> None:
     names = sorted(set(disk.names("/db")) - {"LOCK", "BALLAST"})
     assert len(names) == 8
@@ -182,6 +183,7 @@ def test_a_file_that_is_not_what_it_was(
         else:
             # What the logs say is known, whatever the tables hold.
             assert b"last" in proven
+    tried("file gone, cut, emptied, zeroed, or another's: store salvaged", len(names))
 
 
 def test_deleted_keys_do_not_come_back() -> None:
@@ -271,7 +273,9 @@ def test_a_store_that_is_written_to_meanwhile_is_refused(
 
 
 @pytest.mark.slow
-def test_power_lost_anywhere_in_a_salvage(disk: SimulatedDisk, states: list[Pairs]) -> None:
+def test_power_lost_anywhere_in_a_salvage(
+    disk: SimulatedDisk, states: list[Pairs], tried: Note
+) -> None:
     table = max(name for name in disk.names("/db") if name.endswith(".tbl"))
     data = bytearray(disk.contents(f"/db/{table}"))
     data[100] ^= 1
@@ -297,8 +301,8 @@ def test_power_lost_anywhere_in_a_salvage(disk: SimulatedDisk, states: list[Pair
             for path, pairs in wanted.items():
                 if path[1:] in after.names("/") and "MANIFEST" in after.names(path):
                     assert shown(after, path) == pairs
-    print(f"{number} power cuts in a salvage")
     assert number > 20
+    tried("power cut in a salvage", 3 * number)
 
 
 def test_the_command(tmp_path: Path) -> None:
