@@ -56,6 +56,9 @@ class Ballast:
         self._path = f"{directory}/{BALLAST_NAME}"
         self._aside = f"{directory}/{_ASIDE}"
         self._lock = threading.Lock()
+        with suppress(OSError):
+            # Left by a crash while it was made.
+            fs.remove(self._aside)
         self._size = self._found_size()
         self._wanted = _SIZE_MIN
 
@@ -122,8 +125,6 @@ class Ballast:
                 return
 
     def _make(self, size: int) -> None:
-        with suppress(FileNotFoundError):
-            self._fs.remove(self._aside)
         file = self._fs.create(self._aside)
         try:
             for at in range(0, size, _PART_SIZE):

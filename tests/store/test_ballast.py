@@ -167,6 +167,14 @@ def test_it_grows_with_the_store(disk: SimulatedDisk) -> None:
         assert disk.operations == number
 
 
+def test_what_a_crash_left_of_one_goes_at_the_next_open(disk: SimulatedDisk) -> None:
+    with blobkv.open("/db", fs=disk):
+        pass
+    disk.create("/db/BALLAST.new").append(bytes(1000))
+    with blobkv.open("/db", fs=disk):
+        assert sizes(disk) == [32 << 10]
+
+
 @pytest.mark.parametrize("target", ["a file", "a directory", "a symlink"])
 def test_whatever_has_its_name_is_in_nobodys_way(target: str, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
