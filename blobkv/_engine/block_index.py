@@ -74,11 +74,18 @@ class BlockIndex:
             or self._keys_at + self._bounds[count] != end
         ):
             raise CorruptionError(name, at, "block index points outside the table")
-        self._sample = [self._separator(i) for i in range(0, count, 1 << _GROUP_SHIFT)]
+        self._name = name
+        self._at = at
+        self._sample = self._separators(range(0, count, 1 << _GROUP_SHIFT))
+        if self._sample[:1] not in ([], [b""]):
+            raise CorruptionError(name, at, "the first separator is not empty")
         self._groups: dict[int, list[bytes]] = {}
 
     def span(self, start: bytes, stop: bytes | None) -> tuple[int, int]:
         """Return the first block that may hold keys of [start, stop), and the one past them.
+
+        Raises:
+            CorruptionError: The separators point outside.
 
         Cost: O(log blocks), and a group of separators read if it is not in memory.
         """
@@ -113,12 +120,20 @@ class BlockIndex:
         last = min(first + (1 << _GROUP_SHIFT), self.count)
         if len(self._groups) >= _GROUPS_MAX:
             self._groups.clear()
-        separators = self._groups[group] = [self._separator(i) for i in range(first, last)]
+        separators = self._groups[group] = self._separators(range(first, last))
         return separators
 
-    def _separator(self, i: int) -> bytes:
+    def _separators(self, numbers: range) -> list[bytes]:
+        """Return some separators, ascending; no byte of the file is in two of them."""
         bounds, at = self._bounds, self._keys_at
-        return self._data[at + bounds[i] : at + bounds[i + 1]]
+        found, end = [], 0
+        for i in numbers:
+            start, stop = bounds[i], bounds[i + 1]
+            if not end <= start <= stop <= bounds[self.count]:
+                raise CorruptionError(self._name, self._at, "separators overlap")
+            found.append(self._data[at + start : at + stop])
+            end = stop
+        return found
 
 
 def separator(before: bytes, first: bytes) -> bytes:

@@ -181,6 +181,9 @@ class BlockReader:
             OSError: The device refused.
         """
         offset, end = self._table.block_index.offsets[i : i + 2]
+        if not offset < end <= self._table.footer.hash_offset:
+            reason = f"block index has a block from {offset:#x} to {end:#x}"
+            raise CorruptionError(self._table.name, self._table.footer.index_offset, reason)
         data = self._file.read(offset, end - offset)
         return _Window(data, offset, self._table.name).block(offset)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from functools import cached_property
+from struct import error as StructError  # noqa: N812  # It is a class.
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blobkv._engine import table_format as layout
@@ -258,7 +259,7 @@ class Table:
         offset = self._verified_at(self.block_index.holding(start))
         try:
             middle, stop = layout.find_entry(self.data, offset, start)
-        except ValueError as cause:
+        except (ValueError, StructError) as cause:
             raise CorruptionError(self.name, start, "no entry starts here") from cause
         if middle - start != len(key):
             # One that starts with it.
@@ -288,19 +289,24 @@ class Table:
         offset = self._verified_at(i)
         try:
             return layout.decode_block(self.data, offset, skip)
-        except ValueError as cause:
+        except (ValueError, StructError) as cause:
             raise CorruptionError(self.name, offset, str(cause)) from cause
 
     def _verified_at(self, i: int) -> int:
         """Return where block `i` is, verified."""
         offset = self.block_index.offsets[i]
-        if not self.verified[offset >> VERIFIED_SHIFT]:
-            size = layout.check_block(self._view, offset, self.name)
-            end = self.block_index.offsets[i + 1]
-            if offset + size != end:
-                reason = f"block of {size} bytes, the block index says {end - offset}"
-                raise CorruptionError(self.name, offset, reason)
-            self.verified[offset >> VERIFIED_SHIFT] = STARTS_VERIFIED
+        try:
+            if self.verified[offset >> VERIFIED_SHIFT]:
+                return offset
+        except IndexError as cause:
+            reason = f"block index points to {offset:#x}, outside the blocks"
+            raise CorruptionError(self.name, self.footer.index_offset, reason) from cause
+        size = layout.check_block(self._view, offset, self.name)
+        end = self.block_index.offsets[i + 1]
+        if offset + size != end:
+            reason = f"block of {size} bytes, the block index says {end - offset}"
+            raise CorruptionError(self.name, offset, reason)
+        self.verified[offset >> VERIFIED_SHIFT] = STARTS_VERIFIED
         return offset
 
     def _read_ranges(self, footer_at: int) -> Ranges:

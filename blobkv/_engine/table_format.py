@@ -328,6 +328,8 @@ def _layout(skip: int, raw: bytes, count: int) -> _Layout:
     if bounds[0] != first or min(sizes) < 0:
         raise ValueError(f"block's bounds point outside it: {bounds}")
     sizes[::2] = [size - skip for size in sizes[::2]]
+    if min(sizes) < 0:
+        raise ValueError(f"a key of the block is shorter than {skip} bytes")
     if len(_LAYOUTS) >= _LAYOUTS_MAX:
         _LAYOUTS.clear()
     entry = f"{skip}x%ds%ds" if skip else "%ds%ds"

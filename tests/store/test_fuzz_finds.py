@@ -1,0 +1,138 @@
+"""Bytes that were found to go wrong by fuzzing go right: typed errors, bounded room and time.
+
+Method: a file is changed as whoever means harm would, its checksums are made right, and what
+went wrong then is done again. Each test is one find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from struct import pack_into
+
+import pytest
+from support.fuzz_stores import name_table
+from support.mending import mended_table
+
+import blobkv
+from blobkv import Store
+from blobkv._engine import table_format
+from blobkv._engine.manifest import Manifest
+from blobkv.errors import CorruptionError
+from blobkv.testing import SimulatedDisk
+
+Change = Callable[[bytearray, table_format.Footer], None]
+ROOT = "/db"
+NAMES = (b"a name longer than some keys",)
+
+
+def damaged(change: Change, *, tables: int = 1) -> SimulatedDisk:
+    """A store of some tables over each other, the newest of which was changed and mended."""
+    disk = SimulatedDisk()
+    with blobkv.open(ROOT, fs=disk) as store:
+        for i in range(tables):
+            with store.update() as txn:
+                txn.bucket(*NAMES).update({b"%03d" % key: b"v" * 50 for key in range(i, 300)})
+            store._freeze().maintenance.flush()
+    name = Manifest.read(disk, ROOT).tables[0].name
+    data = bytearray(disk.contents(f"{ROOT}/{name}"))
+    footer_at = len(data) - table_format.FOOTER_SIZE
+    footer = table_format.decode_footer(bytes(data[footer_at:]), footer_at, name)
+    assert footer.blocks > 3
+    change(data, footer)
+    disk.set_contents(f"{ROOT}/{name}", mended_table(bytes(data)))
+    name_table(disk, name)
+    return disk
+
+
+def offsets(data: bytearray, footer: table_format.Footer) -> list[int]:
+    index = memoryview(data)[footer.index_offset : footer.ranges_offset]
+    return index[: 8 * footer.blocks + 8].cast("Q").tolist()
+
+
+def opened(disk: SimulatedDisk) -> Store:
+    return blobkv.open(ROOT, fs=disk, create=False)
+
+
+def check_reported(store: Store) -> None:
+    problems = store.verify().problems
+    assert problems
+    assert all(problem.path.endswith(".tbl") for problem in problems)
+
+
+# Block indexes.
+
+
+def second_block_at(offset: int) -> Change:
+    def change(data: bytearray, footer: table_format.Footer) -> None:
+        pack_into("<Q", data, footer.index_offset + 8, offset)
+
+    return change
+
+
+def separator_bounds(*bounds: int) -> Change:
+    def change(data: bytearray, footer: table_format.Footer) -> None:
+        at = footer.index_offset + 8 * (footer.blocks + 1)
+        pack_into(f"<{len(bounds)}Q", data, at, *bounds)
+
+    return change
+
+
+@pytest.mark.parametrize("offset", [0, 65, 2**16, 2**40, 2**63, 2**64 - 1])
+def test_a_block_index_that_points_outside_is_corruption_wherever_it_is_read(
+    offset: int, tmp_path: Path
+) -> None:
+    disk = damaged(second_block_at(offset), tables=2)
+    # On the real file system, which has its own idea of where in a file nothing can be.
+    for name in disk.names(ROOT):
+        (tmp_path / name).write_bytes(disk.contents(f"{ROOT}/{name}"))
+    with blobkv.open(tmp_path) as store:
+        with store.view() as txn:
+            # In the first block, in the second, and behind it.
+            assert txn.bucket(*NAMES)[b"290"] == b"v" * 50
+            for start in (b"010", b"060", b"100"):
+                for reverse in (False, True):
+                    entries = txn.bucket(*NAMES).items(start=start, reverse=reverse)
+                    with suppress(CorruptionError):
+                        list(entries)
+            with pytest.raises(CorruptionError):
+                list(txn.bucket(*NAMES).items(start=b"060", stop=b"070"))
+        check_reported(store)
+        # How much is garbage is estimated from blocks here and there.
+        store.flush()
+        with pytest.raises(CorruptionError):
+            store.compact()
+
+
+@pytest.mark.parametrize(
+    "bounds", [(5, 9), (0, 0, 2**64 - 1), (0, 0, 60, 0, 60), (0, 2**60), (2**63, 0)]
+)
+def test_separators_that_overlap_are_corruption(
+    bounds: tuple[int, ...],
+) -> None:
+    """Those that all span the file would take its size in memory once each."""
+    with opened(damaged(separator_bounds(*bounds))) as store:
+        with store.view() as txn, pytest.raises(CorruptionError):
+            list(txn.bucket(*NAMES).items(start=b"200"))
+        check_reported(store)
+
+
+# Blocks.
+
+
+def keys_shortened(data: bytearray, footer: table_format.Footer) -> None:
+    """Move bytes of the keys of the second block to their values."""
+    at = offsets(data, footer)[1]
+    keys, values = table_format.decode_block(bytes(data), at)
+    both = [len(key + (value or b"")) for key, value in zip(keys, values, strict=True)]
+    sizes = [2] * len(keys), [size - 2 for size in both]
+    bounds = table_format.block_bounds(*sizes)
+    pack_into(f"<{len(bounds)}I", data, at + table_format.BLOCK_HEADER_SIZE, *bounds)
+
+
+def test_a_key_shorter_than_its_buckets_name_is_corruption() -> None:
+    with opened(damaged(keys_shortened)) as store:
+        with store.view() as txn, pytest.raises(CorruptionError, match="shorter than"):
+            list(txn.bucket(*NAMES).items())
+        check_reported(store)
