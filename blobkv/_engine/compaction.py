@@ -246,7 +246,8 @@ class Merge:
             end = keys[-1] + b"\x00"
             cut = self._cut_upto(end) if writer.size >= self._piece_size // 2 else None
             self._start = cut or end
-            count = bisect_left(keys, self._start)
+            # Keys that are out of order are the writer's to refuse.
+            count = len(keys) if cut is None else bisect_left(keys, cut)
             self._add(writer, keys[:count], values[:count])
             rest = keys[count:], values[count:]
             self._next = rest if rest[0] else next(self._chunks, None)

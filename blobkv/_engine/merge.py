@@ -177,7 +177,8 @@ def _gathered(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
 
 def _count_until(keys: Sequence[bytes], end: bytes, *, reverse: bool) -> int:
     if not reverse:
-        return bisect_right(keys, end)
+        # Asked first, so that a merge goes on whatever the order that hostile keys are in.
+        return len(keys) if keys[-1] <= end else bisect_right(keys, end)
     if keys[-1] >= end:
         return len(keys)
     # Descending, which bisect does not know; the keys are few, and mostly none or all match.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from struct import pack_into
+from typing import Any
 
 import pytest
 from support.fuzz_stores import name_table
@@ -17,7 +18,7 @@ from support.mending import mended_table
 
 import blobkv
 from blobkv import Store
-from blobkv._engine import table_format
+from blobkv._engine import merge, table_format
 from blobkv._engine.manifest import Manifest
 from blobkv.errors import CorruptionError
 from blobkv.testing import SimulatedDisk
@@ -121,6 +122,17 @@ def test_separators_that_overlap_are_corruption(
 # Blocks.
 
 
+def keys_reversed(data: bytearray, footer: table_format.Footer) -> None:
+    """Put the keys of the second block in descending order."""
+    at = offsets(data, footer)[1]
+    size = table_format.block_size(memoryview(data), at)
+    keys, values = table_format.decode_block(bytes(data), at)
+    bounds = table_format.block_bounds(*map(table_format.sizes_of, (keys, values)))
+    block = b"".join(table_format.encode_block(keys[::-1], values[::-1], bounds, at))
+    assert len(block) == size
+    data[at : at + size] = block
+
+
 def keys_shortened(data: bytearray, footer: table_format.Footer) -> None:
     """Move bytes of the keys of the second block to their values."""
     at = offsets(data, footer)[1]
@@ -129,6 +141,27 @@ def keys_shortened(data: bytearray, footer: table_format.Footer) -> None:
     sizes = [2] * len(keys), [size - 2 for size in both]
     bounds = table_format.block_bounds(*sizes)
     pack_into(f"<{len(bounds)}I", data, at + table_format.BLOCK_HEADER_SIZE, *bounds)
+
+
+@pytest.mark.parametrize("tables", [1, 2, 3])
+def test_keys_out_of_order_end_a_merge_instead_of_keeping_it_for_ever(tables: int) -> None:
+    disk = damaged(keys_reversed, tables=tables)
+    with opened(disk) as store:
+        with pytest.raises(CorruptionError, match="not in order"):
+            store._source.maintenance._merge(slice(0, tables), 1 << 20, cut=True)
+        check_reported(store)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_keys_out_of_order_end_a_scan(*, reverse: bool) -> None:
+    disordered = [b"5", b"9", b"1"], [b"", b"", b""]
+    sources: list[Any] = [
+        iter([disordered, ([b"7"], [b""])]),
+        iter([([b"6"], [b""]), ([b"8"], [b""])]),
+    ]
+
+    found = [key for keys, _ in merge._merge(sources, reverse=reverse) for key in keys]
+    assert sorted(found) == [b"1", b"5", b"6", b"7", b"8", b"9"]
 
 
 def test_a_key_shorter_than_its_buckets_name_is_corruption() -> None:
