@@ -147,9 +147,10 @@ class Survey:
             reason = f"block index checksum is {crc32(raw):#x}, expected {footer.index_crc:#x}"
             raise CorruptionError(self.name, at, reason)
         size = 8 * (footer.blocks + 1)
+        if len(raw) < size:
+            raise CorruptionError(self.name, at, "block index is cut short")
         offsets = array("Q", layout.numbers_in_place(memoryview(raw)[:size], "Q"))
-        ends = layout.TABLE_HEADER_SIZE, footer.hash_offset
-        if len(raw) < size or (offsets[0], offsets[-1]) != ends:
+        if (offsets[0], offsets[-1]) != (layout.TABLE_HEADER_SIZE, footer.hash_offset):
             raise CorruptionError(self.name, at, "block index points outside the table")
         return offsets
 
@@ -158,8 +159,11 @@ class Survey:
         at, last = layout.TABLE_HEADER_SIZE, b""
         gap: _Gap | None = None
         while at < end:
+            # A good block ends where the next one is said to start; so whatever the block index
+            # says, no byte is read for two blocks.
+            limit = end if offsets is None else min(self._next_place(at, end, offsets), end)
             try:
-                size, (keys, values) = self._read_block(at, end)
+                size, (keys, values) = self._read_block(at, limit)
                 self._check_order(keys, last, at)
             except (CorruptionError, OSError) as error:
                 gap = gap or _Gap(at, getattr(error, "reason", f"cannot be read: {error}"))

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from struct import pack_into
+from struct import pack, pack_into
 from typing import Any
+from zlib import crc32
 
 import pytest
 from support.fuzz_stores import name_table
@@ -20,6 +21,7 @@ import blobkv
 from blobkv import Store
 from blobkv._engine import merge, table_format
 from blobkv._engine.manifest import Manifest
+from blobkv._engine.survey import Survey
 from blobkv.errors import CorruptionError
 from blobkv.testing import SimulatedDisk
 
@@ -169,3 +171,78 @@ def test_a_key_shorter_than_its_buckets_name_is_corruption() -> None:
         with store.view() as txn, pytest.raises(CorruptionError, match="shorter than"):
             list(txn.bucket(*NAMES).items())
         check_reported(store)
+
+
+# What `verify` and `salvage` read.
+
+
+class Noting:
+    """A file that notes how much was asked for at once."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self.largest = 0
+        self._data = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        assert size >= 0
+        self.largest = max(self.largest, size)
+        return self._data[offset : offset + size]
+
+    def sync(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+def blocks_claimed(data: bytearray, footer: table_format.Footer) -> None:
+    # So that what there is of the block index is no whole number of places.
+    assert (footer.ranges_offset - footer.index_offset) % 8
+    pack_into("<Q", data, footer.size - table_format.FOOTER_SIZE + 32, 2**60)
+
+
+def test_a_footer_that_claims_more_blocks_than_bytes_is_reported() -> None:
+    disk = damaged(blocks_claimed)
+    with opened(disk) as store:
+        check_reported(store)
+    found = blobkv.salvage(ROOT, "/new", fs=disk)
+
+    assert found.problems
+
+
+def test_blocks_said_to_overlap_are_not_read_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A block index may name a place for each 16 of its bytes, and each may claim the file."""
+    count = 3000
+    size = table_format.TABLE_HEADER_SIZE + 64 * count
+    blocks = b"".join(pack("<IIII", 0, size // 2, 1, 0) * 4 for _ in range(count))
+    places = range(table_format.TABLE_HEADER_SIZE, size + 1, 16)
+    index = pack(f"<{len(places)}Q", *places) + bytes(8 * len(places))
+    parts = [table_format.encode_table_header(), blocks, index]
+    footer = table_format.Footer(
+        entries=0,
+        tombstones=0,
+        blocks=len(places) - 1,
+        homes=0,
+        hash_offset=size,
+        index_offset=size,
+        ranges_offset=size + len(index),
+        size=size + len(index) + table_format.FOOTER_SIZE,
+        hash_crc=0,
+        index_crc=0,
+        blocks_crc=0,
+    )
+    data = b"".join([*parts, table_format.encode_footer(footer)])
+    checked: list[int] = []
+
+    def counting(data: bytes, start: int = 0) -> int:
+        checked.append(len(data))
+        return crc32(data, start)
+
+    monkeypatch.setattr(table_format, "crc32", counting)
+    survey = Survey(Noting(mended_table(data)), "000001.tbl", None)
+
+    assert survey.problems
+    assert sum(checked) < 64 * len(data)
