@@ -235,7 +235,7 @@ def _decode_body(
             values.append(data[at : at + size])
             at += size
     halves = value_sizes.count(_RANGE)
-    if at != end or halves % 2:
+    if at != end or halves % 2 or value_sizes[:halves].count(_RANGE) < halves:
         return None
     ranges: list[Range] = []
     if halves:

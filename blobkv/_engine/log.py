@@ -244,10 +244,11 @@ class LogReader:
                 claimed = FRAME_SIZE if claim is None else claim.size
                 if known >= claimed:
                     return
-                wanted = max(claimed, _READ_SIZE)
-                window, base = self._file.read(self._at, wanted), self._at
-                if len(window) <= known:
+                # No more than there is: a header can claim 4 GiB.
+                wanted = min(max(claimed, _READ_SIZE), self._file.size - self._at)
+                if wanted <= known:
                     return
+                window, base = self._file.read(self._at, wanted), self._at
                 continue
             self._check_sequence(frame)
             self._synced = max(self._synced, frame.synced)
@@ -347,7 +348,7 @@ class LogReader:
     def _valid_now(self, at: int) -> bool:
         """Look again: a live writer may have written there since `frames` looked."""
         claim = claimed_frame(self._file.read(at, FRAME_SIZE), 0)
-        if claim is None:
+        if claim is None or at + claim.size > self._file.size:
             return False
         return decode_frame(self._file.read(at, claim.size), 0, self._log_id) is not None
 

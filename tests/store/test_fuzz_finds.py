@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from struct import pack, pack_into
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from zlib import crc32
 
 import pytest
@@ -20,6 +21,14 @@ from support.mending import mended_table
 import blobkv
 from blobkv import Store
 from blobkv._engine import merge, table_format
+from blobkv._engine.format import (
+    FRAME_MAGIC,
+    LogHeader,
+    decode_frame,
+    encode_frame,
+    encode_log_header,
+)
+from blobkv._engine.log import LogFile, LogReader
 from blobkv._engine.manifest import Manifest
 from blobkv._engine.survey import Survey
 from blobkv.errors import CorruptionError
@@ -246,3 +255,30 @@ def test_blocks_said_to_overlap_are_not_read_again_and_again(
 
     assert survey.problems
     assert sum(checked) < 64 * len(data)
+
+
+# Logs.
+
+
+def test_a_frame_that_claims_4_gib_is_not_asked_for() -> None:
+    file = LogFile(7, 5)
+    claim = pack("<IIQQIBxH", 0, 2**32 - 1, 1, 64, 1, 1, FRAME_MAGIC)
+    promise = encode_frame(1, {b"k": b"v"}, log_id=5, synced=64 + len(claim))
+    log = Noting(encode_log_header(LogHeader(5, b"i" * 16, 7, 0)) + claim + promise)
+    fs = cast("Any", SimpleNamespace(open=lambda _: log))
+    reader = LogReader(fs, ROOT, file, b"i" * 16)
+
+    assert list(reader.frames()) == []
+    with pytest.raises(CorruptionError, match="no valid frame"):
+        reader.check_end()
+    assert log.largest <= 2 << 20
+
+
+def test_a_range_tombstone_behind_another_entry_makes_no_frame() -> None:
+    frame = bytes(encode_frame(1, {b"k": b"v"}, [(b"a", b"b")], log_id=5, synced=64))
+    assert decode_frame(frame, 0, 5) is not None
+    body = pack("<6I", 1, 1, 1, 1, 0xFFFFFFFE, 0xFFFFFFFE) + b"kabv"
+    head = pack("<IQQIBxH", len(body), 1, 64, 3, 1, FRAME_MAGIC)
+    moved = pack("<I", crc32(head + body, 5)) + head + body
+    assert len(moved) == len(frame)
+    assert decode_frame(moved, 0, 5) is None
