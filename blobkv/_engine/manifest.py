@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MANIFEST_NAME: Final = "MANIFEST"
 MANIFEST_ASIDE: Final = "MANIFEST.new"
+_STORE_ID_SIZE: Final = 16
 # A store keeps few tables; this bounds what a hostile manifest can make us read.
 MANIFEST_SIZE_MAX: Final = 1 << 24
 
@@ -115,7 +116,7 @@ class Manifest:
                 )
                 raise _bad(0, reason)
             return cls(
-                store_id=bytes.fromhex(head["store"]),
+                store_id=_store_id(head["store"]),
                 epoch=_natural(head["epoch"]),
                 sequence=_natural(head["sequence"]),
                 next_number=_natural(head["next"]),
@@ -197,6 +198,12 @@ def _table(line: dict[str, object]) -> TableFile:
 
 def _log(line: dict[str, object]) -> LogFile:
     return LogFile(_natural(line["log"]), _natural(line["id"]))
+
+
+def _store_id(digits: object) -> bytes:
+    if not isinstance(digits, str) or len(store_id := bytes.fromhex(digits)) != _STORE_ID_SIZE:
+        raise ValueError(f"{digits!r} is no id of a store")
+    return store_id
 
 
 def _natural(number: object) -> int:

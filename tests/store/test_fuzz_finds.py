@@ -6,6 +6,7 @@ went wrong then is done again. Each test is one find.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from zlib import crc32
 
 import pytest
 from support.fuzz_stores import name_table
-from support.mending import mended_table
+from support.mending import mended_manifest, mended_table
 
 import blobkv
 from blobkv import Store
@@ -282,3 +283,15 @@ def test_a_range_tombstone_behind_another_entry_makes_no_frame() -> None:
     moved = pack("<I", crc32(head + body, 5)) + head + body
     assert len(moved) == len(frame)
     assert decode_frame(moved, 0, 5) is None
+
+
+# The manifest.
+
+
+@pytest.mark.parametrize("digits", ["", "00", "0" * 30 + "  ", "0" * 34])
+def test_a_store_id_of_another_size_is_corruption(digits: str) -> None:
+    """Logs hold 16 bytes of it, which would not be what the manifest says."""
+    head = {"format": 1, "store": digits, "epoch": 0, "sequence": 0, "next": 1}
+
+    with pytest.raises(CorruptionError, match="no id of a store"):
+        Manifest.decode(mended_manifest(json.dumps(head).encode()))
