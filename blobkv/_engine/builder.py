@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from blobkv._engine import jobs
 from blobkv._engine.child import Child, ChildError, child_is_possible
@@ -95,7 +95,7 @@ class Builder:
 
         Raises: as `Merge`.
         """
-        by_child = self._wants_child(size) and self._ask("merge", job()) is not None
+        by_child = self._wants_child(size) and self._begins(job())
         return Merging(self, job, self._fs, by_child=by_child)
 
     def next_piece(self) -> Piece | None:
@@ -131,6 +131,12 @@ class Builder:
         self.child_reason = self._impossible
         return self._impossible is None
 
+    def _begins(self, job: MergeJob) -> bool:
+        answer = self._ask("merge", job)
+        if answer is not None and answer is not True:
+            self._misunderstood(answer)
+        return answer is True
+
     def _ask_for_table(self, *job: object) -> Piece | None:
         number = self._reserved_number()
         try:
@@ -138,11 +144,25 @@ class Builder:
         except BaseException:
             self._discard(number)
             raise
-        if answer is None:
+        piece = None if answer is None else self._understood(answer, number)
+        if piece is None:
             self._discard(number)
             return None
         self.child_tables += 1
-        return _piece(answer)
+        return piece
+
+    def _understood(self, answer: object, number: int) -> Piece | None:
+        """Return the piece that the child has written as table `number`, as it says."""
+        try:
+            return _piece(answer, number)
+        except ValueError:
+            self._misunderstood(answer)
+            return None
+
+    def _misunderstood(self, answer: object) -> None:
+        # Something else writes to its standard output, and what comes next is no answer either.
+        self.drop_child()
+        self.child_reason = f"{answer!r} is no answer"
 
     def _discard(self, number: int) -> None:
         # What a child had written when it was killed; the next open finds what stays.
@@ -218,10 +238,18 @@ def _size(memtable: Memtable) -> int:
     return total * len(memtable) // max(len(sample), 1)
 
 
-def _piece(answer: object) -> Piece:
-    file, entries, end = cast("tuple[list[object] | None, int, str | None]", answer)
-    return Piece(
-        None if file is None else TableFile(*file),  # type: ignore[arg-type]
-        entries,
-        None if end is None else bytes.fromhex(end),
-    )
+def _piece(answer: object, number: int) -> Piece:
+    match answer:
+        case [None, int(entries), str() | None as end]:
+            file = None
+        case [
+            [int(named), int(size), int(crc), str(digest)],
+            int(entries),
+            str() | None as end,
+        ]:
+            file = TableFile(named, size, crc, digest)
+            if named != number:
+                raise ValueError(f"table {named} was not asked for, but {number}")
+        case _:
+            raise ValueError("no piece")
+    return Piece(file, entries, None if end is None else bytes.fromhex(end))

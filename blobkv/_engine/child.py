@@ -83,15 +83,17 @@ class Child:
                 while data:
                     data = data[source.write(data) :]
             line = target.readline()
-            answer: object = json.loads(line) if line else None
-        except (OSError, ValueError) as cause:
+            if not line:
+                raise ChildError(f"it died with status {self._process.wait()}")
+            answer: object = json.loads(line)
+        except (OSError, ValueError, RecursionError) as cause:
             raise ChildError(f"it broke off: {cause}") from cause
         if answer == IDLE:
             return None
-        if answer is None:
-            raise ChildError(f"it died with status {self._process.wait()}")
         if isinstance(answer, dict):
             raise ChildError(str(answer.get("error")))
+        if answer is None:
+            raise ChildError("it answered nothing")
         return answer
 
     def kill(self) -> None:
