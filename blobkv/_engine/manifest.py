@@ -115,7 +115,7 @@ class Manifest:
                     f"{FORMAT_VERSION}: open it with the blobkv that wrote it"
                 )
                 raise _bad(0, reason)
-            return cls(
+            manifest = cls(
                 store_id=_store_id(head["store"]),
                 epoch=_natural(head["epoch"]),
                 sequence=_natural(head["sequence"]),
@@ -125,6 +125,10 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError, RecursionError) as cause:
             raise _bad(0, f"not a manifest: {cause!r}") from cause
+        if len(manifest.names) < len(manifest.tables) + len(manifest.logs):
+            # A merge would remove it for one of the two, and miss it for the other.
+            raise _bad(0, "a file is named twice")
+        return manifest
 
     def write(self, fs: FileSystem, directory: str) -> None:
         """Make this the store's manifest, durably.
