@@ -146,7 +146,7 @@ def encode_frame(
     """Return one transaction as a frame; range tombstones apply before the entries.
 
     Raises:
-        LimitError: It is larger than a frame can be, 4 GiB.
+        LimitError: It is larger than a frame can be, 4 GiB, or no commit has this number.
 
     Cost: copies every key and value once.
     """
@@ -161,6 +161,8 @@ def encode_frame(
         value_sizes = [_RANGE] * len(bounds) + value_sizes
     count = len(keys)
     size = 8 * count + sum(map(len, keys)) + sum(map(len, filter(None, values)))
+    if sequence > SEQUENCE_MAX:
+        raise LimitError(f"commit {sequence}, limit {SEQUENCE_MAX}; nothing is written")
     if size > BODY_SIZE_MAX:
         raise LimitError(
             f"a transaction of {size} bytes, limit {BODY_SIZE_MAX}; commit in parts"

@@ -29,13 +29,14 @@ from zlib import crc32
 from blobkv._engine.format import FORMAT_VERSION
 from blobkv._engine.log import End, LogFile
 from blobkv._engine.table import TableFile
-from blobkv.errors import CorruptionError
+from blobkv.errors import CorruptionError, LimitError
 
 if TYPE_CHECKING:
     from blobkv._engine.files import FileSystem
 
 MANIFEST_NAME: Final = "MANIFEST"
 MANIFEST_ASIDE: Final = "MANIFEST.new"
+_NUMBER_MAX: Final = 2**63 - 1
 _STORE_ID_SIZE: Final = 16
 # A store keeps few tables; this bounds what a hostile manifest can make us read.
 MANIFEST_SIZE_MAX: Final = 1 << 24
@@ -72,7 +73,13 @@ class Manifest:
         return End(MANIFEST_NAME, 0, self.sequence)
 
     def encode(self) -> bytes:
-        """Return the manifest's bytes."""
+        """Return the manifest's bytes.
+
+        Raises:
+            LimitError: Its numbers have grown to what `decode` would refuse.
+        """
+        if max(self.epoch, self.next_number) > _NUMBER_MAX:
+            raise LimitError(f"manifest {self.epoch}, limit {_NUMBER_MAX}; nothing is written")
         lines: list[dict[str, object]] = [
             {
                 "format": FORMAT_VERSION,
@@ -128,6 +135,11 @@ class Manifest:
         if len(manifest.names) < len(manifest.tables) + len(manifest.logs):
             # A merge would remove it for one of the two, and miss it for the other.
             raise _bad(0, "a file is named twice")
+        numbers = [file.number for file in (*manifest.tables, *manifest.logs)]
+        if max(numbers, default=0) >= manifest.next_number:
+            # A new file would be given the place of one that is there.
+            reason = f"file {max(numbers)} is named, though {manifest.next_number} is next"
+            raise _bad(0, reason)
         return manifest
 
     def write(self, fs: FileSystem, directory: str) -> None:
@@ -211,7 +223,7 @@ def _store_id(digits: object) -> bytes:
 
 
 def _natural(number: object) -> int:
-    if type(number) is not int or not 0 <= number < 1 << 63:
+    if type(number) is not int or not 0 <= number <= _NUMBER_MAX:
         raise ValueError(f"{number!r} is no number of 63 bits")
     return number
 

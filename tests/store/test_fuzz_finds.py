@@ -18,7 +18,7 @@ from zlib import crc32
 
 import pytest
 from support.fuzz_stores import name_table
-from support.mending import mended_manifest, mended_table
+from support.mending import mended_table
 
 import blobkv
 from blobkv import Store
@@ -285,37 +285,6 @@ def test_a_range_tombstone_behind_another_entry_makes_no_frame() -> None:
     moved = pack("<I", crc32(head + body, 5)) + head + body
     assert len(moved) == len(frame)
     assert decode_frame(moved, 0, 5) is None
-
-
-# The manifest.
-
-
-@pytest.mark.parametrize("digits", ["", "00", "0" * 30 + "  ", "0" * 34])
-def test_a_store_id_of_another_size_is_corruption(digits: str) -> None:
-    """Logs hold 16 bytes of it, which would not be what the manifest says."""
-    head = {"format": 1, "store": digits, "epoch": 0, "sequence": 0, "next": 1}
-
-    with pytest.raises(CorruptionError, match="no id of a store"):
-        Manifest.decode(mended_manifest(json.dumps(head).encode()))
-
-
-@pytest.mark.parametrize("kind", ["table", "log"])
-def test_a_manifest_that_names_a_file_twice_is_corruption(kind: str) -> None:
-    """A merge would remove the file for one of the two, and the next open miss the other."""
-    disk = SimulatedDisk()
-    with blobkv.open(ROOT, fs=disk) as store:
-        for key in (b"table", b"log"):
-            with store.update() as txn:
-                txn.put(key, b"")
-            if key == b"table":
-                store.flush()
-    lines = disk.contents(f"{ROOT}/MANIFEST").splitlines(keepends=True)[:-1]
-    lines += [line for line in lines if line.startswith(b'{"%s"' % kind.encode())]
-    assert len(lines) == 4
-    disk.set_contents(f"{ROOT}/MANIFEST", mended_manifest(b"".join(lines)))
-
-    with pytest.raises(CorruptionError, match="named twice"):
-        opened(disk)
 
 
 # What a child says.
