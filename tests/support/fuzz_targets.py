@@ -72,6 +72,8 @@ def fuzz_manifest(data: bytes) -> None:
         manifest = Manifest.decode(mended_manifest(body) if how == MENDED else body)
         assert Manifest.decode(manifest.encode()) == manifest
         assert len(manifest.store_id) == 16
+        files = [*manifest.tables, *manifest.logs]
+        assert all(file.number < manifest.next_number for file in files)
 
 
 def manifest_seeds() -> list[bytes]:
