@@ -189,10 +189,17 @@ def fill_slots(hashes: array[int], places: array[int]) -> tuple[bytearray, array
                 return bytearray(), array("Q")
         tags[at] = crc & TAG_MASK or 1
         slots[at] = place
-    # A search for what is not there reads on to an empty slot, and no checksum reaches further.
-    if re.search(rb"[^\x00]{%d}" % (PROBE_MAX + 1), tags):
+    if is_too_full(tags):
         return bytearray(), array("Q")
     return tags, slots
+
+
+def is_too_full(tags: bytearray | memoryview) -> bool:
+    """Return whether more than PROBE_MAX slots in a row are full.
+
+    A search for what is not there reads on to an empty slot, and no checksum reaches further.
+    """
+    return re.search(rb"[^\x00]{%d}" % (PROBE_MAX + 1), tags) is not None
 
 
 def encode_hash_index(tags: bytearray, places: array[int]) -> Iterator[bytes]:

@@ -120,10 +120,7 @@ class SequentialTable(Forward):
         start, stop = self._footer.ranges_offset, self._footer.size - layout.FOOTER_SIZE
         if start == stop:
             return Ranges()
-        starts, stops = _Window(self._file.read(start, stop - start), start, self.name).block(
-            start
-        )
-        return Ranges(zip(starts, stops, strict=True))
+        return layout.read_ranges(self._file.read(start, stop - start), start, self.name, start)
 
     def _read_blocks(self) -> Iterator[Chunk]:
         window = _Window(b"", 0, self.name)

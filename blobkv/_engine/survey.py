@@ -122,10 +122,8 @@ class Survey:
         with Noting(self.problems, self.name, EVERYTHING):
             at, end = footer.ranges_offset, footer.size - layout.FOOTER_SIZE
             if at < end:
-                starts, stops = layout.read_block(
-                    self._window.read(at, end - at), at, self.name, at
-                )
-                self.ranges = Ranges(zip(starts, stops, strict=True))
+                raw = self._window.read(at, end - at)
+                self.ranges = layout.read_ranges(raw, at, self.name, at)
         offsets = None
         with Noting(self.problems, self.name):
             offsets = self._read_offsets(footer)

@@ -313,5 +313,4 @@ class Table:
         offset = self.footer.ranges_offset
         if offset == footer_at:
             return Ranges()
-        starts, stops = layout.read_block(self.data, offset, self.name)
-        return Ranges(zip(starts, stops, strict=True))
+        return layout.read_ranges(self.data, offset, self.name)

@@ -60,7 +60,7 @@ from __future__ import annotations
 import sys
 from array import array
 from itertools import accumulate, chain
-from operator import sub
+from operator import lt, sub
 from struct import Struct
 from struct import error as StructError  # noqa: N812  # It is a class.
 from struct import pack as pack_struct
@@ -69,6 +69,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from blobkv._engine.format import CRC, FORMAT_VERSION, checked
+from blobkv._engine.ranges import Ranges
 from blobkv.errors import CorruptionError
 
 if TYPE_CHECKING:
@@ -291,6 +292,18 @@ def read_block(
         return decode_block(data, offset - start)
     except ValueError as cause:
         raise CorruptionError(path, offset, str(cause)) from cause
+
+
+def read_ranges(data: Mapped | bytes, offset: int, path: str, start: int = 0) -> Ranges:
+    """Return the range tombstones of a table, whose block is at `offset`; as `read_block`.
+
+    Raises:
+        CorruptionError: They are not what was written, or not in order.
+    """
+    starts, stops = read_block(data, offset, path, start)
+    if not all(map(lt, starts, starts[1:])):
+        raise CorruptionError(path, offset, "range tombstones are not in order")
+    return Ranges(zip(starts, stops, strict=True))
 
 
 def entry_count(data: Mapped | bytes, at: int) -> int:

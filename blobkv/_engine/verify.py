@@ -12,6 +12,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from blobkv._engine.hash_index import PROBE_MAX, is_too_full
 from blobkv._engine.log import LogReader
 from blobkv._engine.manifest import MANIFEST_NAME, Manifest
 from blobkv._engine.report import EVERYTHING, Noting, Problem, Report
@@ -104,6 +105,10 @@ def _verify_table(fs: FileSystem, directory: str, file: TableFile, report: Repor
 
 def _verify_indexes(data: bytes, file: TableFile, survey: Survey) -> None:
     table = Table(data, file)
+    if is_too_full(table.hash_index.tags):
+        # Else each search that follows might go through all of it.
+        reason = f"more than {PROBE_MAX} slots of the hash index in a row are full"
+        raise CorruptionError(file.name, table.footer.hash_offset, reason)
     find = Tables([table]).get
     for keys, values in survey.chunks():
         for key, value in zip(keys, values, strict=True):

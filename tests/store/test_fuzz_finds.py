@@ -6,10 +6,8 @@ went wrong then is done again. Each test is a find of the fuzz targets, or of wr
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from struct import pack, pack_into
 from types import SimpleNamespace
@@ -22,8 +20,7 @@ from support.mending import mended_table
 
 import blobkv
 from blobkv import Store
-from blobkv._engine import builder, merge, table_format
-from blobkv._engine.child import Child, ChildError
+from blobkv._engine import merge, table_format
 from blobkv._engine.format import (
     FRAME_MAGIC,
     LogHeader,
@@ -31,6 +28,7 @@ from blobkv._engine.format import (
     encode_frame,
     encode_log_header,
 )
+from blobkv._engine.hash_index import slot_count
 from blobkv._engine.log import LogFile, LogReader
 from blobkv._engine.manifest import Manifest
 from blobkv._engine.survey import Survey
@@ -50,18 +48,22 @@ def damaged(change: Change, *, tables: int = 1) -> SimulatedDisk:
             with store.update() as txn:
                 txn.bucket(*NAMES).update({b"%03d" % key: b"v" * 50 for key in range(i, 300)})
             store._freeze().maintenance.flush()
-    name = Manifest.read(disk, ROOT).tables[0].name
-    data = bytearray(disk.contents(f"{ROOT}/{name}"))
-    footer_at = len(data) - table_format.FOOTER_SIZE
-    footer = table_format.decode_footer(bytes(data[footer_at:]), footer_at, name)
-    assert footer.blocks > 3
-    change(data, footer)
-    disk.set_contents(f"{ROOT}/{name}", mended_table(bytes(data)))
-    name_table(disk, name)
+    change_newest(disk, change)
     return disk
 
 
+def change_newest(disk: SimulatedDisk, change: Change) -> None:
+    """Change the newest table, mend it, and have the manifest name it so."""
+    name = Manifest.read(disk, ROOT).tables[0].name
+    data = bytearray(disk.contents(f"{ROOT}/{name}"))
+    footer_at = len(data) - table_format.FOOTER_SIZE
+    change(data, table_format.decode_footer(bytes(data[footer_at:]), footer_at, name))
+    disk.set_contents(f"{ROOT}/{name}", mended_table(bytes(data)))
+    name_table(disk, name)
+
+
 def offsets(data: bytearray, footer: table_format.Footer) -> list[int]:
+    assert footer.blocks > 3
     index = memoryview(data)[footer.index_offset : footer.ranges_offset]
     return index[: 8 * footer.blocks + 8].cast("Q").tolist()
 
@@ -185,6 +187,52 @@ def test_a_key_shorter_than_its_buckets_name_is_corruption() -> None:
         check_reported(store)
 
 
+# Hash indexes and range tombstones.
+
+
+def no_slot_empty(data: bytearray, footer: table_format.Footer) -> None:
+    slots = slot_count(footer.homes)
+    data[footer.hash_offset : footer.hash_offset + slots] = b"\x01" * slots
+
+
+def test_a_hash_index_without_an_empty_slot_is_reported_before_it_is_searched() -> None:
+    """Each key would be looked for in all of its slots."""
+    with opened(damaged(no_slot_empty)) as store:
+        (problem,) = store.verify().problems
+        with store.view() as txn:
+            assert txn.bucket(*NAMES)[b"299"] == b"v" * 50
+
+    assert "slots of the hash index in a row are full" in problem.reason
+
+
+def ranges_reversed(data: bytearray, footer: table_format.Footer) -> None:
+    at = footer.ranges_offset
+    starts, stops = table_format.decode_block(bytes(data), at)
+    assert len(starts) > 1
+    bounds = table_format.block_bounds(*map(table_format.sizes_of, (starts, stops)))
+    parts = table_format.encode_block(starts[::-1], stops[::-1], bounds, at)
+    data[at : footer.size - table_format.FOOTER_SIZE] = b"".join(parts)
+
+
+def test_range_tombstones_out_of_order_are_corruption() -> None:
+    """To put each before all others takes time in the square of their number."""
+    disk = SimulatedDisk()
+    with blobkv.open(ROOT, fs=disk) as store:
+        for i in range(3):
+            with store.update() as txn:
+                txn.update({b"%d %03d" % (i, key): b"v" for key in range(100)})
+        store.flush()
+        with store.update() as txn:
+            assert [txn.clear(b"%d" % i) for i in (0, 2)] == [100, 100]
+            txn.put(b"2 050", b"new")
+        store._freeze().maintenance.flush()
+    change_newest(disk, ranges_reversed)
+
+    with pytest.raises(CorruptionError, match="not in order"):
+        opened(disk)
+    assert blobkv.salvage(ROOT, "/new", fs=disk).problems
+
+
 # What `verify` and `salvage` read.
 
 
@@ -285,63 +333,3 @@ def test_a_range_tombstone_behind_another_entry_makes_no_frame() -> None:
     moved = pack("<I", crc32(head + body, 5)) + head + body
     assert len(moved) == len(frame)
     assert decode_frame(moved, 0, 5) is None
-
-
-# What a child says.
-
-
-def saying(*lines: bytes) -> Child:
-    """A child whose answers these are; it never ends by itself."""
-
-    def never() -> int:
-        raise AssertionError("waited for a child that lives")
-
-    child = Child.__new__(Child)
-    out = b"".join(line + b"\n" for line in lines)
-    process = SimpleNamespace(stdin=BytesIO(), stdout=BytesIO(out), wait=never)
-    child._process = cast("Any", process)
-    return child
-
-
-NO_PIECES = [
-    b"true",
-    b"7",
-    b'"text"',
-    b"[]",
-    b"[null, 0]",
-    b"[null, null, null]",
-    b'[null, 0, "no hex"]',
-    b"[[1], 0, null]",
-    b'[["1", 2, 3, "4"], 5, null]',
-    b'[[999, 2, 3, "4"], 5, null]',
-]
-
-
-@pytest.mark.parametrize("line", [b"null", b"[" * 100_000, b"\xff", b"{}"])
-def test_what_is_no_answer_at_all_is_the_childs_failure(line: bytes) -> None:
-    with pytest.raises(ChildError):
-        saying(line).ask("piece", 1)
-
-
-@pytest.mark.parametrize("line", NO_PIECES)
-def test_what_is_no_answer_to_the_job_is_done_here(
-    line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when something that is loaded with the interpreter writes to its standard output."""
-    monkeypatch.setattr(builder, "CHILD_SIZE_MIN", 0)
-    monkeypatch.setattr(builder, "child_is_possible", lambda _: None)
-    answers: Iterator[object] = iter([json.loads(line)] * 99)
-    monkeypatch.setattr(Child, "ask", lambda *_: next(answers))
-    pairs = {b"%03d" % i: b"value" for i in range(300)}
-    with blobkv.open(tmp_path / "db") as store:
-        for start in (0, 100):
-            with store.update() as txn:
-                txn.update({key: pairs[key] for key in list(pairs)[start:]})
-            store._freeze().maintenance.flush()
-        store.compact()
-
-        assert store.stats().child_reason is not None
-        assert store.stats().child_tables == 0
-        assert store.verify().ok
-        with store.view() as txn:
-            assert dict(txn) == pairs
