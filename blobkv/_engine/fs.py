@@ -111,10 +111,13 @@ class OSFileSystem:
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def lock(self, path: str, timeout: float) -> Lock:
-        fd = os.open(path, _LOCK, _FILE_MODE)
+        fd, is_new = _open_lock(path)
         # Before it is claimed: whatever happens from here on, somebody can give it up.
         lock = _OSLock(fd)
         try:
+            if is_new:
+                # The umask may have taken what the next open needs.
+                os.fchmod(fd, _FILE_MODE)
             _check_regular(fd, path, links_max=1)
             _claim(fd, path, timeout)
             holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n"
@@ -272,6 +275,14 @@ def _read_all(fd: int, offset: int, size: int) -> bytes:
         data = os.pread(fd, size, offset)
         parts.append(data)
     return b"".join(parts)
+
+
+def _open_lock(path: str) -> tuple[int, bool]:
+    """Open the lock file; return its descriptor, and whether it was made."""
+    try:
+        return os.open(path, _LOCK | os.O_EXCL, _FILE_MODE), True
+    except FileExistsError:
+        return os.open(path, _LOCK, _FILE_MODE), False
 
 
 def _claim(fd: int, path: str, timeout: float) -> None:
