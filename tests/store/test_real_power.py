@@ -8,6 +8,7 @@ change, none older than the last promised; backups that were promised, too. In a
 power goes again while the open that follows recovers.
 
 The same with a store that syncs nothing must lose what it acknowledged, or this tests nothing.
+And a store whose disk goes away while it is open must refuse writes and show what it has.
 
 `BLOBKV_POWER_CYCLES` cuts the power so many times on each instead of 10 times.
 """
@@ -93,6 +94,26 @@ def test_a_store_that_syncs_nothing_is_found_out(volume: LoopVolume) -> None:
             lost += 1
 
     assert lost
+
+
+def test_a_store_whose_disk_goes_away_refuses_writes_and_reads_on(volume: LoopVolume) -> None:
+    path, seed = volume.path / "db", 5
+    process = children.start("unplugged", path, seed)
+    assert process.stdout is not None
+    try:
+        number = int(process.stdout.readline())
+        volume.shut_down()
+        rest, _ = process.communicate("gone\n", timeout=children.TIMEOUT_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    volume.cut_power()
+
+    first, *refused, shown, opened = rest.splitlines()
+    assert first in {"OSError", "PoisonedError"}
+    assert refused == ["PoisonedError"] * 2
+    assert (shown, opened) == (f"shown {number}", "OSError")
+    assert history.survived(path, seed) == number
 
 
 def write_until_killed(path: Path, seed: int, *flags: str) -> Promised:

@@ -81,13 +81,17 @@ class LoopVolume(Volume):
 
     def cut_power(self) -> None:
         """Lose all that is not on the disk, and mount what is. Nobody may be writing."""
+        self.shut_down()
+        self.unmount()
+        self.mount()
+
+    def shut_down(self) -> None:
+        """Fail all that is asked of the disk from now on, and forget what is not on it."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
         finally:
             os.close(descriptor)
-        self.unmount()
-        self.mount()
 
     def discard(self) -> None:
         super().discard()
