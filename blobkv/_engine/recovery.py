@@ -76,8 +76,6 @@ def create(fs: FileSystem, directory: str) -> None:
         return
     _check_not_orphaned(names)
     Manifest(secrets.token_bytes(16)).write(fs, directory)
-    # The directory itself may be new, too, made by whoever gave it to us.
-    fs.sync_directory(directory.rpartition("/")[0] or "/")
 
 
 def check_present(fs: FileSystem, directory: str) -> None:
@@ -157,6 +155,10 @@ def settle(
     manifest, tables, memtable, sequence, replayed, tail = found
     if tail is not None:
         tail.close()
+    if manifest.epoch == 0:
+        # The directory itself may be new, too, made by whoever gave it to us, or by an open
+        # that did not come so far. Any later epoch comes after this.
+        fs.sync_directory(directory.rpartition("/")[0] or "/")
     names = fs.names(directory)
     _check_unnamed_logs(fs, directory, names, manifest)
     if not found.clean or len(manifest.logs) > _LOGS_MAX or replayed >= memtable_size:

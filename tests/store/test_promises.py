@@ -49,6 +49,25 @@ def is_log_sync(operation: str, path: str) -> bool:
     return operation == "sync" and path.endswith(".log")
 
 
+# A store that is just being made.
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 3])
+def test_a_store_whose_making_failed_is_durable_once_it_takes_commits(failures: int) -> None:
+    disk = SimulatedDisk()
+    disk.fail(
+        when=lambda operation, path: operation == "sync_directory" and path == "/",
+        times=failures,
+    )
+    for _ in range(failures):
+        with pytest.raises(OSError, match="EIO"):
+            blobkv.open("/db", fs=disk)
+
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"k")
+        assert after_power_loss(disk) == [b"k"]
+
+
 # A close that failed, on a machine that stays up.
 
 
