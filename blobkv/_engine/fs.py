@@ -100,7 +100,13 @@ class OSFileSystem:
         os.unlink(path)
 
     def sync_directory(self, path: str) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:
+            # One that may be searched but not read, as a store's parent may be: no descriptor
+            # can be had of it, so everything is synced.
+            os.sync()
+            return
         try:
             os.fsync(fd)
         finally:

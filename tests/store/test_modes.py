@@ -81,20 +81,47 @@ for i in range(3):
 """
 
 
-def test_the_owner_can_open_again_what_was_made_under_a_umask_that_takes_all(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def owned(tmp_path: Path) -> Path:
+    """A directory that belongs to whoever `AS_ANOTHER_USER` is."""
     for path in (tmp_path.parents[1], tmp_path.parent, tmp_path):
         path.chmod(0o755)
-    (tmp_path / "owned").mkdir()
-    if os.getuid() == 0:
-        os.chown(tmp_path / "owned", 65534, 65534)
+    path = tmp_path / "owned"
+    path.mkdir()
+    give_away(path)
+    return path
 
+
+def give_away(path: Path) -> None:
+    if os.getuid() == 0:
+        os.chown(path, 65534, 65534)
+
+
+def told_by_another_user(path: Path) -> tuple[str, str]:
     done = subprocess.run(
-        [sys.executable, "-c", AS_ANOTHER_USER, str(tmp_path / "owned/inner/db")],
+        [sys.executable, "-c", AS_ANOTHER_USER, str(path)],
         capture_output=True,
         text=True,
         check=False,
     )
+    return done.stdout, done.stderr
 
-    assert (done.stdout, done.stderr) == ("1\n2\n3\n", "")
+
+def test_the_owner_can_open_again_what_was_made_under_a_umask_that_takes_all(
+    owned: Path,
+) -> None:
+    assert told_by_another_user(owned / "inner" / "db") == ("1\n2\n3\n", "")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_store_needs_no_right_to_list_what_else_is_beside_it(
+    owned: Path, *, exists: bool
+) -> None:
+    if exists:
+        (owned / "db").mkdir()
+        give_away(owned / "db")
+    owned.chmod(0o300)
+    try:
+        assert told_by_another_user(owned / "db") == ("1\n2\n3\n", "")
+    finally:
+        owned.chmod(0o700)
