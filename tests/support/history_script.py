@@ -11,7 +11,7 @@ It goes on after every error, as a program would. It prints a line for each:
     refused CALL        the call raised PoisonedError
     reopened            the store was closed and opened again
 
-After each failure it tries a commit, and looks at what is shown.
+After the first failure it tries a commit, and looks at what is shown.
 """
 
 from __future__ import annotations
@@ -61,25 +61,25 @@ class Run:
         return stores[0] if stores else None
 
     def _fill(self, store: Store) -> None:
-        backup = self._path.with_name("backup")
-        for call, times in (
-            (partial(self._commit, store), 4),
-            (store.flush, 1),
-            (partial(self._commit, store), 12),
-            (partial(self._commit, store, durable=False), 2),
-            (store.sync, 1),
-            (store.flush, 1),
-            (partial(self._commit, store), 2),
-            (store.compact, 1),
-            (partial(store.backup, backup), 1),
-            (partial(self._commit, store), 2),
-        ):
-            for _ in range(times):
-                failed = self.failed
-                self._try(getattr(call, "__name__", "commit"), call)
-                if self.failed and not failed:
-                    self._try("probe", partial(self._commit, store))
-                    self._show(store)
+        commit = partial(self._commit, store)
+        calls: list[tuple[str, Callable[[], object]]] = [
+            *[("commit", commit)] * 4,
+            ("flush", store.flush),
+            *[("commit", commit)] * 12,
+            *[("quick", partial(commit, durable=False))] * 2,
+            ("sync", store.sync),
+            ("flush", store.flush),
+            *[("commit", commit)] * 2,
+            ("compact", store.compact),
+            ("backup", partial(store.backup, self._path.with_name("backup"))),
+            *[("commit", commit)] * 2,
+        ]
+        for name, call in calls:
+            failed = self.failed
+            self._try(name, call)
+            if self.failed and not failed:
+                self._try("probe", commit)
+                self._show(store)
 
     def _try(self, name: str, call: Callable[[], object]) -> None:
         try:

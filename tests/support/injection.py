@@ -1,7 +1,7 @@
 """Errors and kills at a chosen system call of a real process, by strace.
 
-Only calls that name or hold a file of one store count, so that the Nth is about the same in
-every run: "about", since a thread of the store works beside the commits.
+Only calls that name or hold a file of one store, or of its backup, count, so that the Nth is
+about the same in every run: "about", since threads of the store work beside the commits.
 """
 
 from __future__ import annotations
@@ -79,4 +79,5 @@ def spread(count: int, limit: int | None) -> list[int]:
 def _files(path: Path) -> list[Path]:
     names = [".", "LOCK", "MANIFEST", "MANIFEST.new", "BALLAST"]
     names += [f"{number:06d}.{kind}" for number in range(_FILES_MAX) for kind in ("log", "tbl")]
-    return [path.parent, *(path / name for name in names)]
+    directories = (path, path.with_name("backup"))
+    return [path.parent, *(directory / name for directory in directories for name in names)]

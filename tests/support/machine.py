@@ -56,7 +56,11 @@ def command(tool: str, *arguments: object) -> list[str]:
 def run(tool: str, *arguments: object) -> None:
     """Run a tool; what it says on its standard error is the error."""
     done = subprocess.run(
-        command(tool, *arguments), capture_output=True, text=True, check=False
+        command(tool, *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"LC_ALL": "C"},
     )
     if done.returncode != 0:
         raise OSError(f"{tool}: {done.stderr.strip()}")
