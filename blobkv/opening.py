@@ -106,6 +106,7 @@ def salvage(
     Raises:
         UsageError: There is no store at `path`; a target is not empty; or the store was written
             to meanwhile.
+        CorruptionError: The store is of a newer format, of which this blobkv can tell nothing.
         OSError: A device refused to take the new store.
 
     After an error what was written to the target at hand is removed again.
@@ -115,6 +116,7 @@ def salvage(
     fs = OSFileSystem() if fs is None else fs
     directory = str(Path(path).absolute())
     recovery.check_remains(fs, directory)
+    recovery.check_format(fs, directory)
     return salvage_files(
         fs,
         directory,

@@ -89,6 +89,10 @@ assert FRAME_SIZE == 32
 assert VALUE_SIZE_MAX < _RANGE
 
 
+class NewerFormatError(CorruptionError):
+    """A file that only a newer blobkv can read."""
+
+
 class LogHeader(NamedTuple):
     """What a log says of itself."""
 
@@ -273,5 +277,5 @@ def checked(raw: bytes, size: int, magic: bytes, path: str, offset: int, what: s
             f"{what} is of format {version}, this blobkv reads {FORMAT_VERSION}: "
             "open it with the blobkv that wrote it"
         )
-        raise CorruptionError(path, offset, reason)
+        raise NewerFormatError(path, offset, reason)
     return raw[: size - CRC.size]

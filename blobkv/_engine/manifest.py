@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from blobkv._engine.format import FORMAT_VERSION
+from blobkv._engine.format import FORMAT_VERSION, NewerFormatError
 from blobkv._engine.log import End, LogFile
 from blobkv._engine.table import TableFile
 from blobkv.errors import CorruptionError, LimitError
@@ -121,7 +121,7 @@ class Manifest:
                     f"the store is of format {head['format']}, this blobkv reads "
                     f"{FORMAT_VERSION}: open it with the blobkv that wrote it"
                 )
-                raise _bad(0, reason)
+                raise NewerFormatError(MANIFEST_NAME, 0, reason)
             manifest = cls(
                 store_id=_store_id(head["store"]),
                 epoch=_natural(head["epoch"]),

@@ -16,20 +16,21 @@ from __future__ import annotations
 
 import re
 import secrets
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blobkv._engine.compaction import write_table
-from blobkv._engine.format import LOG_HEADER_SIZE
+from blobkv._engine.format import LOG_HEADER_SIZE, NewerFormatError, decode_log_header
 from blobkv._engine.log import LogReader
 from blobkv._engine.manifest import MANIFEST_NAME, Manifest
 from blobkv._engine.memtable import Memtable
 from blobkv._engine.table import Table
+from blobkv._engine.table_format import TABLE_HEADER_SIZE, check_table_header
 from blobkv.errors import CorruptionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from threading import Lock
 
     from blobkv._engine.files import FileSystem
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 DATA_NAME: Final = re.compile(r"([0-9]{6,18})\.(log|tbl)")
 _NONE_HERE: Final = "no store here; open it for writing, with create=True, to make one"
+_HEADERS: Final[dict[str, tuple[int, Callable[[bytes, str], object]]]] = {
+    "log": (LOG_HEADER_SIZE, decode_log_header),
+    "tbl": (TABLE_HEADER_SIZE, check_table_header),
+}
 NO_TABLES: Final[dict[TableFile, Table]] = {}
 _READ_ATTEMPTS: Final = 100
 # A store that is opened, written, and closed over and over gathers a small log each time.
@@ -104,6 +109,35 @@ def check_remains(fs: FileSystem, directory: str) -> None:
         raise UsageError(f"{directory}: no store here") from cause
     if not any(name == MANIFEST_NAME or DATA_NAME.fullmatch(name) for name in names):
         raise UsageError(f"{directory}: no store here")
+
+
+def check_format(fs: FileSystem, directory: str) -> None:
+    """Refuse a store of which some file is of a newer format; other damage is not looked at.
+
+    Raises:
+        CorruptionError: The manifest, or a log or a table that is in force, as far as that is
+            known, says that it is of a newer format.
+    """
+    names = set(fs.names(directory))
+    with _refusing_newer():
+        names = Manifest.read(fs, directory).names
+    for name in sorted(names):
+        match = DATA_NAME.fullmatch(name)
+        if match is not None:
+            size, check = _HEADERS[match[2]]
+            with _refusing_newer(), closing(fs.open(f"{directory}/{name}")) as file:
+                check(file.read(0, size), name)
+
+
+@contextmanager
+def _refusing_newer() -> Generator[None]:
+    try:
+        yield
+    except NewerFormatError:
+        raise
+    except (CorruptionError, OSError):
+        # Whoever reads more of the file will find that, too.
+        pass
 
 
 def _check_not_orphaned(names: Iterable[str]) -> None:

@@ -192,6 +192,12 @@ def test_a_store_of_a_newer_format_is_refused_with_advice(
         with pytest.raises(CorruptionError, match=ADVICE):
             blobkv.open(path, **options)
     assert files(path) == before
+    if raise_version is not raise_footer:
+        # It is the first bytes of a file that say of which format it is.
+        with pytest.raises(CorruptionError, match=ADVICE):
+            blobkv.salvage(path, path.parent / "new")
+        assert not (path.parent / "new").exists()
+        assert files(path) == before
     done = run(path, "scan")
     assert done.exit_code != 0
     assert ADVICE in done.stderr
