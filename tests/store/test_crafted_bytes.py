@@ -41,7 +41,9 @@ def keys(store: blobkv.Store) -> list[bytes]:
 # Frames.
 
 
-def log_with(body: bytes, count: int, kind: int = 1, sequence: int = 2) -> SimulatedDisk:
+def log_with(
+    body: bytes, count: int, kind: int = 1, sequence: int = 2, synced: int | None = None
+) -> SimulatedDisk:
     """A killed store with one commit, and behind it a frame of those bytes."""
     disk = SimulatedDisk()
     store = blobkv.open("/db", fs=disk)
@@ -50,7 +52,8 @@ def log_with(body: bytes, count: int, kind: int = 1, sequence: int = 2) -> Simul
     store.close()
     (log,) = Manifest.read(after, "/db").logs
     data = after.contents(f"/db/{log.name}")
-    tail = pack("<IQQIBxH", len(body), sequence, len(data), count, kind, frames.FRAME_MAGIC)
+    synced = len(data) if synced is None else synced
+    tail = pack("<IQQIBxH", len(body), sequence, synced, count, kind, frames.FRAME_MAGIC)
     crc = crc32(body, crc32(tail, log.log_id))
     after.set_contents(f"/db/{log.name}", data + pack("<I", crc) + tail + body)
     return after
@@ -91,6 +94,19 @@ def test_a_frame_of_a_sequence_that_no_store_reaches_is_none() -> None:
 
     with blobkv.open("/db", fs=disk) as store:
         assert keys(store) == [b"whole"]
+
+
+@pytest.mark.parametrize(("synced", "clean"), [(None, True), (frames.LOG_HEADER_SIZE, False)])
+def test_a_seal_is_a_clean_end_if_all_before_it_was_synced(
+    synced: int | None, *, clean: bool
+) -> None:
+    """What was replayed is written anew, as a table, unless it is known to be durable."""
+    disk = log_with(b"", 0, kind=frames.SEAL, sequence=1, synced=synced)
+
+    with blobkv.open("/db", fs=disk) as store:
+        assert keys(store) == [b"whole"]
+        assert store.stats().table_count == (0 if clean else 1)
+        assert store.verify().ok
 
 
 # Tables.

@@ -1,0 +1,265 @@
+"""What happens in the middle of a step is not lost, not shown too early, and not shown twice.
+
+Method: the step is held up from within, in one thread: a sync that commits when the bytes are
+on the disk already, a dict that commits after a look-up, a memtable that is frozen and not
+flushed yet. What the store shows then must survive the loss of every unsynced byte.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+import blobkv
+from blobkv import Store, Transaction
+from blobkv._engine import jobs
+from blobkv._engine.files import WritableFile
+from blobkv._engine.log import Log, LogFile
+from blobkv.errors import CorruptionError
+from blobkv.testing import SimulatedDisk
+
+Change = Callable[[Transaction], object]
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+class MeddledDisk(SimulatedDisk):
+    """A disk where something happens at the end of the next sync of a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] = nothing
+
+    def create(self, path: str) -> WritableFile:
+        file = super().create(path)
+        sync = file.sync
+
+        def meddled_sync() -> None:
+            sync()
+            if path.endswith(".log"):
+                meanwhile, self.meanwhile = self.meanwhile, nothing
+                meanwhile()
+
+        file.sync = meddled_sync
+        return file
+
+
+@pytest.fixture
+def disk() -> MeddledDisk:
+    return MeddledDisk()
+
+
+def commit(store: Store, change: Change, *, durable: bool = True) -> None:
+    with store.update(durable=durable) as txn:
+        change(txn)
+
+
+def put(store: Store, key: bytes, value: bytes = b"v", *, durable: bool = True) -> None:
+    commit(store, lambda txn: txn.put(key, value), durable=durable)
+
+
+def append(store: Store, change: Change) -> None:
+    """Do of a durable commit what is done before its sync."""
+    scope, txn = store._begin()
+    change(txn)
+    store._source.append(scope.changes, durable=True)
+    txn.rollback()
+
+
+def pairs(store: Store) -> dict[bytes, bytes]:
+    with store.view() as txn:
+        return dict(txn)
+
+
+def after_power_loss(disk: SimulatedDisk) -> dict[bytes, bytes]:
+    with blobkv.open("/db", fs=disk.crash(random.Random(0), keep="none")) as store:
+        assert store.verify().ok
+        return pairs(store)
+
+
+# Beside a sync.
+
+
+def test_what_is_appended_during_a_sync_is_not_synced(disk: MeddledDisk) -> None:
+    disk.make_directory("/db")
+    log = Log.create(disk, "/db", LogFile(1, 7), bytes(16), 0)
+    end = log.append(1, {b"before": b""}, ())
+    disk.meanwhile = lambda: log.append(2, {b"meanwhile": b""}, ())
+    log.sync()
+
+    assert (log.synced, log.end > end) == (end, True)
+    log.close()
+
+
+def test_what_is_appended_during_a_sync_is_not_shown_by_it(disk: MeddledDisk) -> None:
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"log")
+        disk.meanwhile = lambda: append(store, lambda txn: txn.put(b"meanwhile", b"v"))
+        put(store, b"before")
+
+        assert list(pairs(store)) == [b"before", b"log"]
+        assert after_power_loss(disk) == pairs(store)
+        store.sync()
+        assert list(pairs(store)) == [b"before", b"log", b"meanwhile"]
+        assert after_power_loss(disk) == pairs(store)
+
+
+def test_a_commit_that_need_not_be_durable_shows_none_that_must_be(disk: MeddledDisk) -> None:
+    with blobkv.open("/db", fs=disk) as store:
+        append(store, lambda txn: txn.put(b"must", b"v"))
+        assert not pairs(store)
+        put(store, b"need not", durable=False)
+
+        assert after_power_loss(disk).items() >= {b"must": b"v"}.items()
+        assert list(pairs(store)) == [b"must", b"need not"]
+
+
+@pytest.mark.usefixtures("clear_by_range")
+def test_what_is_cleared_and_not_synced_yet_is_still_shown(disk: MeddledDisk) -> None:
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"k")
+        store.flush()
+        append(store, lambda txn: txn.clear(b""))
+
+        assert pairs(store) == {b"k": b"v"}
+        with store.view() as txn:
+            assert txn.get(b"k") == b"v"
+        store.sync()
+        assert pairs(store) == {}
+
+
+# Between the seal of a log and the flush of its memtable.
+
+
+def test_a_log_is_sealed_when_all_of_it_is_durable(disk: MeddledDisk) -> None:
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"older", durable=False)
+        store._freeze()
+        assert after_power_loss(disk) == pairs(store) == {b"older": b"v"}
+        put(store, b"newer")
+
+        assert after_power_loss(disk) == pairs(store) == {b"older": b"v", b"newer": b"v"}
+
+
+def test_a_flush_leaves_what_was_committed_since_the_freeze(disk: MeddledDisk) -> None:
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"frozen")
+        writer = store._freeze()
+        put(store, b"since")
+        writer.maintenance.flush()
+
+        assert after_power_loss(disk) == pairs(store) == {b"frozen": b"v", b"since": b"v"}
+
+
+def test_of_two_frozen_memtables_the_newer_decides_until_both_are_flushed(
+    disk: MeddledDisk,
+) -> None:
+    expected = {b"both": b"newer", b"older": b"v", b"newer": b"v"}
+    with blobkv.open("/db", fs=disk) as store:
+        commit(store, lambda txn: txn.update({b"both": b"older", b"older": b"v"}))
+        store._freeze()
+        commit(store, lambda txn: txn.update({b"both": b"newer", b"newer": b"v"}))
+        maintenance = store._freeze().maintenance
+        for frozen_count in (2, 1, 0):
+            assert len(store._source.layers.frozen) == frozen_count
+            assert pairs(store) == after_power_loss(disk) == expected
+            with store.view() as txn:
+                assert {key: txn.get(key) for key in expected} == expected
+            if frozen_count:
+                with maintenance._step:
+                    maintenance._flush_oldest()
+
+
+def test_a_flush_that_lost_an_entry_is_not_put_in_force(
+    disk: MeddledDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order = jobs.in_order
+
+    def all_but_one(entries: dict[bytes, bytes], step: Callable[[], None]) -> object:
+        for keys, values in in_order(entries, step):
+            yield keys[1:], values[1:]
+
+    expected = {b"%d" % i: b"v" for i in range(5)}
+    with blobkv.open("/db", fs=disk) as store:
+        commit(store, lambda txn: txn.update(expected))
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "in_order", all_but_one)
+            with pytest.raises(CorruptionError, match="4 entries, though 5 were written"):
+                store.flush()
+        assert after_power_loss(disk) == pairs(store) == expected
+
+        store.flush()
+        assert after_power_loss(disk) == pairs(store) == expected
+
+
+# Between two look-ups of one read.
+
+
+class MeddledDict(dict[bytes, object]):
+    """A dict where something happens after each look-up."""
+
+    meanwhile: Callable[[], object] = staticmethod(nothing)
+
+    def get(self, key: bytes, default: object = None) -> object:
+        found = super().get(key, default)
+        self.meanwhile()
+        return found
+
+
+@pytest.mark.parametrize("lookups", range(3))
+def test_a_view_sees_its_own_version_though_a_commit_comes_between_its_look_ups(
+    disk: MeddledDisk, lookups: int
+) -> None:
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"k", b"old")
+        memtable = store._source.layers.active
+        # Of another key, so that there is a chain at all.
+        other = store.view()
+        put(store, b"other")
+        memtable.newest, memtable.older = (
+            MeddledDict(memtable.newest),
+            MeddledDict(memtable.older),
+        )
+        done = 0
+
+        def meanwhile() -> None:
+            nonlocal done
+            done += 1
+            if done == lookups + 1:
+                MeddledDict.meanwhile = staticmethod(nothing)
+                put(store, b"k", b"new")
+
+        with store.view() as txn:
+            assert txn.get(b"other") == b"v"
+            MeddledDict.meanwhile = staticmethod(meanwhile)
+            try:
+                assert txn.get(b"k") == b"old"
+            finally:
+                MeddledDict.meanwhile = staticmethod(nothing)
+            assert txn.get(b"k") == b"old"
+        assert done > 0
+        other.rollback()
+
+
+# Tables that cover one another with nothing.
+
+
+def test_tombstones_of_keys_that_no_older_table_has_are_not_counted(disk: MeddledDisk) -> None:
+    keys = [b"%04d" % i for i in range(1000)]
+    with blobkv.open("/db", fs=disk) as store:
+        commit(store, lambda txn: txn.update(dict.fromkeys(keys, b"v" * 50)))
+        store.flush()
+        put(store, b"past them")
+        with suppress(KeyError):
+            commit(store, lambda txn: txn.pop(b"past them"))
+        store.flush()
+        layers = store._source.layers
+
+        assert [run.tombstones for run in layers.tables.runs] == [1]
+        with store.view() as txn:
+            assert len(txn) == len(list(txn)) == 1000
