@@ -33,6 +33,18 @@ IN_MEMORY: Final[tuple[Mutant, ...]] = (
         hints=["test_in_between.py"],
     ),
     mutant(
+        "scan-looks-for-older-first",
+        MEMTABLE,
+        "        values: list[Found] = [self.newest[key] for key in keys]\n"
+        "        if self.older:",
+        "        older = bool(self.older)\n"
+        "        values: list[Found] = [self.newest[key] for key in keys]\n"
+        "        if older:",
+        does="a scan asks whether anything was replaced before it reads what is there",
+        costs="a view beside a commit sees a part of it",
+        hints=["test_in_between.py"],
+    ),
+    mutant(
         "forgotten-while-read",
         WRITER,
         "        oldest = min(self._views.sequences(), default=self.visible)",

@@ -98,6 +98,26 @@ IN_TABLES: Final = (
         hints=["test_tables.py::test_a_hash_index_has_no_run_that_its_checksums_do_not_reach"],
     ),
     mutant(
+        "place-written-at-home",
+        HASH_INDEX,
+        "        slots[at] = place",
+        "        slots[home] = place",
+        does="an entry that found its home taken puts its place there all the same",
+        costs="one key's slot is stale, the other's is empty",
+        hints=[FOUND],
+    ),
+    mutant(
+        "search-ends-too-early",
+        TABLES,
+        "                    at += 1\n",
+        "                    at += 1\n"
+        "                    if at > (crc * homes >> 32) + 4:\n"
+        "                        break\n",
+        does="a search of the hash index ends after a few slots",
+        costs="some keys are not found, or an older value of them is",
+        hints=[FOUND],
+    ),
+    mutant(
         "tag-taken-for-the-key",
         TABLES,
         "                        if data[start:end] == key:",

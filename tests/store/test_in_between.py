@@ -201,49 +201,72 @@ def test_a_flush_that_lost_an_entry_is_not_put_in_force(
 
 
 class MeddledDict(dict[bytes, object]):
-    """A dict where something happens after each look-up."""
+    """A dict where something happens after a look-up, once.
 
+    Attributes:
+        lookups: How many look-ups are left before it happens.
+        meanwhile: What happens.
+    """
+
+    lookups = 0
     meanwhile: Callable[[], object] = staticmethod(nothing)
 
     def get(self, key: bytes, default: object = None) -> object:
         found = super().get(key, default)
-        self.meanwhile()
+        self.looked_up()
         return found
 
+    def __getitem__(self, key: bytes) -> object:
+        found = super().__getitem__(key)
+        self.looked_up()
+        return found
 
-@pytest.mark.parametrize("lookups", range(3))
-def test_a_view_sees_its_own_version_though_a_commit_comes_between_its_look_ups(
+    @classmethod
+    def looked_up(cls) -> None:
+        cls.lookups -= 1
+        if cls.lookups == 0:
+            cls.meanwhile()
+
+
+def meddle(store: Store, lookups: int, meanwhile: Callable[[], object]) -> None:
+    """Have that happen after so many look-ups in the active memtable."""
+    memtable = store._source.layers.active
+    memtable.newest = MeddledDict(memtable.newest)
+    memtable.older = MeddledDict(memtable.older)
+    MeddledDict.meanwhile, MeddledDict.lookups = staticmethod(meanwhile), lookups
+
+
+@pytest.mark.parametrize("lookups", [1, 2])
+def test_a_get_sees_its_own_version_though_a_commit_comes_between_its_look_ups(
     disk: MeddledDisk, lookups: int
 ) -> None:
     with blobkv.open("/db", fs=disk) as store:
         put(store, b"k", b"old")
-        memtable = store._source.layers.active
-        # Of another key, so that there is a chain at all.
+        # Of another key, so that there is a chain to look at from the start.
         other = store.view()
         put(store, b"other")
-        memtable.newest, memtable.older = (
-            MeddledDict(memtable.newest),
-            MeddledDict(memtable.older),
-        )
-        done = 0
-
-        def meanwhile() -> None:
-            nonlocal done
-            done += 1
-            if done == lookups + 1:
-                MeddledDict.meanwhile = staticmethod(nothing)
-                put(store, b"k", b"new")
-
+        meddle(store, lookups, lambda: put(store, b"k", b"new"))
         with store.view() as txn:
-            assert txn.get(b"other") == b"v"
-            MeddledDict.meanwhile = staticmethod(meanwhile)
-            try:
-                assert txn.get(b"k") == b"old"
-            finally:
-                MeddledDict.meanwhile = staticmethod(nothing)
             assert txn.get(b"k") == b"old"
-        assert done > 0
+            assert MeddledDict.lookups <= 0, "the commit came"
+            assert txn.get(b"k") == b"old"
         other.rollback()
+        assert pairs(store) == {b"k": b"new", b"other": b"v"}
+
+
+@pytest.mark.parametrize("lookups", [1, 2])
+def test_a_scan_sees_its_own_versions_though_a_commit_comes_between_its_look_ups(
+    disk: MeddledDisk, lookups: int
+) -> None:
+    old, new = (dict.fromkeys([b"a", b"b"], value) for value in (b"old", b"new"))
+    with blobkv.open("/db", fs=disk) as store:
+        commit(store, lambda txn: txn.update(old))
+        meddle(store, lookups, lambda: commit(store, lambda txn: txn.update(new)))
+        with store.view() as txn:
+            assert dict(txn.items()) == old
+            assert MeddledDict.lookups <= 0, "the commit came"
+            assert dict(txn.items()) == old
+        assert pairs(store) == new
 
 
 # Tables that cover one another with nothing.
