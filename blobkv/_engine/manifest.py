@@ -116,10 +116,11 @@ class Manifest:
             )
         try:
             head, *lines = map(json.loads, body.splitlines())
-            if head["format"] != FORMAT_VERSION:
+            version = _natural(head["format"])
+            if version != FORMAT_VERSION:
                 reason = (
-                    f"the store is of format {head['format']}, this blobkv reads "
-                    f"{FORMAT_VERSION}: open it with the blobkv that wrote it"
+                    f"the store is of format {version}, this blobkv reads {FORMAT_VERSION}: "
+                    "open it with the blobkv that wrote it"
                 )
                 raise NewerFormatError(MANIFEST_NAME, 0, reason)
             manifest = cls(
@@ -135,7 +136,8 @@ class Manifest:
         if len(manifest.names) < len(manifest.tables) + len(manifest.logs):
             # A merge would remove it for one of the two, and miss it for the other.
             raise _bad(0, "a file is named twice")
-        numbers = [file.number for file in (*manifest.tables, *manifest.logs)]
+        numbers = [table.number for table in manifest.tables]
+        numbers += [log.number for log in manifest.logs]
         if max(numbers, default=0) >= manifest.next_number:
             # A new file would be given the place of one that is there.
             reason = f"file {max(numbers)} is named, though {manifest.next_number} is next"
