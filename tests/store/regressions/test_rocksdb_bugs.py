@@ -6,8 +6,10 @@ import errno
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 
 import pytest
+from support.operations import record
 from support.pairs import Pairs, after, flush_only, merge, pairs, put
 
 import blobkv
@@ -76,6 +78,42 @@ def test_files_of_a_manifest_that_failed_are_there_whichever_is_found(
         store.close()
     with blobkv.open("/db", fs=disk) as store:
         assert pairs(store) == expected
+
+
+@pytest.mark.parametrize("keep", ["none", "all"])
+def test_a_recovery_gives_no_number_that_one_before_it_has_used(keep: Keep) -> None:
+    """RocksDB pull request #7607: a recovery reused a number that an unsynced manifest named.
+
+    The first recovery fails at each of its operations, the second comes after a crash or on the
+    same machine; a file that the first has left, or that its manifest names, is never written
+    again.
+    """
+    disk = SimulatedDisk()
+    store = two_tables_and_a_log(disk)
+    expected = pairs(store)
+    killed = disk.crash(random.Random(0), keep="all")
+    store.close()
+    for operation in count(1):
+        first = killed.crash(random.Random(0), keep="all")
+        first.fail(at=operation, kept_size=20)
+        try:
+            blobkv.open("/db", fs=first).close()
+        except (OSError, PoisonedError):
+            failed = True
+        else:
+            failed = first.operations >= operation
+        first.heal()
+        left = {name: first.contents(f"/db/{name}") for name in first.names("/db")}
+        for second in (first, first.crash(random.Random(0), keep=keep)):
+            done = record(second)
+            with blobkv.open("/db", fs=second) as store:
+                assert pairs(store) == expected
+                assert store.verify().ok
+            written = {what.path for what in done if what.operation == "create"}
+            assert not {f"/db/{name}" for name in left if name.endswith(".tbl")} & written
+        if not failed:
+            break
+    assert operation > 8
 
 
 def test_survivors_are_a_prefix_however_few_commits_were_to_be_durable() -> None:
