@@ -8,6 +8,7 @@ the profile function is the same as a signal that came at the worst moment.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,11 +44,14 @@ class Interrupts:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch this thread within the block."""
+        # What an earlier test has left is not to be finalized in here, and interrupted.
+        gc.disable()
         sys.setprofile(self._meet)
         try:
             yield
         finally:
             sys.setprofile(None)
+            gc.enable()
 
     def _meet(self, frame: FrameType, event: str, _: object) -> None:
         if event not in {"call", "c_return"} or not _is_a_place(frame):
