@@ -25,6 +25,7 @@ from weakref import ref
 
 from blobkv._engine import recovery
 from blobkv._engine.backup import copy_store, link_store
+from blobkv._engine.ballast import Ballast
 from blobkv._engine.figures import figures
 from blobkv._engine.follower import Follower
 from blobkv._engine.fs import on_fork
@@ -74,21 +75,22 @@ class Store:
         self._updating: int | None = None
         self._hold: Callable[[], Generator[None] | None] = lambda: None
         self._source: Writer | Follower
+        path, state_lock, views = str(directory), self._state_lock, self._views
         if lock is None:
-            self._source = Follower(fs, str(directory), self._views, self._state_lock)
+            self._source = Follower(fs, path, views, state_lock)
         else:
-            found = recovery.recover(fs, str(directory), self._state_lock)
-            found = recovery.settle(
-                fs, str(directory), found, memtable_size=memtable_size, lock=self._state_lock
-            )
+            ballast, found = Ballast(fs, path), recovery.recover(fs, path, state_lock)
+            settle = partial(recovery.settle, fs, path, found, lock=state_lock)
+            found = ballast.spend_on(partial(settle, memtable_size=memtable_size))
             self._source = Writer(
                 fs,
-                str(directory),
+                path,
                 found,
                 memtable_size=memtable_size,
-                views=self._views,
-                state_lock=self._state_lock,
+                views=views,
+                state_lock=state_lock,
                 lock=lock,
+                ballast=ballast,
             )
             if self._source.maintenance.may_want_compaction:
                 self._source.maintain_soon()
@@ -201,7 +203,7 @@ class Store:
         Raises:
             ClosedError: The store is closed.
 
-        Cost: reads everything once, and at most 384 MiB of it into memory at a time.
+        Cost: reads everything once, a table at a time into memory.
         """
         self._check_open()
         return verify_files(self._fs, str(self._path), self._source.manifest.epoch, progress)
@@ -294,14 +296,12 @@ class Store:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # An error on its way tells more than that the store is poisoned, which it may have been
-        # by that very error.
+        # An error on its way tells more, and may be what has poisoned the store.
         with suppress(PoisonedError) if exc_type is not None else nullcontext():
             self.close()
 
     def __repr__(self) -> str:
-        state = "open" if self._closed is None else "closed"
-        return f"<blobkv.Store {str(self._path)!r}, {state}>"
+        return f"<blobkv.Store {str(self._path)!r}, {'closed' if self._closed else 'open'}>"
 
     def _begin(self, *, durable: bool = True) -> tuple[Scope, Transaction]:
         writer = self._writer()

@@ -105,9 +105,8 @@ def link_store(fs: FileSystem, source: str, directory: str, state: State) -> Non
 def _make(
     fs: FileSystem, directory: str, sequence: int, make: Callable[[], Sequence[TableFile]]
 ) -> None:
+    check_empty(fs, directory)
     fs.make_directory(directory)
-    if fs.names(directory):
-        raise UsageError(f"{directory}: not empty; give a new directory")
     try:
         files = make()
         digests = "".join(file.sha256 for file in files)
@@ -122,10 +121,27 @@ def _make(
         fs.sync_directory(directory.rpartition("/")[0] or "/")
     except BaseException:
         # So that it can be tried again; it is no store, or not known to be one.
-        for name in fs.names(directory):
-            with suppress(OSError):
-                fs.remove(f"{directory}/{name}")
+        empty(fs, directory)
         raise
+
+
+def check_empty(fs: FileSystem, directory: str) -> None:
+    """Raise UsageError if the directory is there and not empty, or is a file."""
+    try:
+        names = fs.names(directory)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as cause:
+        raise UsageError(f"{directory}: not a directory") from cause
+    if names:
+        raise UsageError(f"{directory}: not empty; give a new directory")
+
+
+def empty(fs: FileSystem, directory: str) -> None:
+    """Remove the files of a store that is not to stay."""
+    for name in fs.names(directory):
+        with suppress(OSError):
+            fs.remove(f"{directory}/{name}")
 
 
 def _link_or_copy(fs: FileSystem, source: str, directory: str, table: Table) -> None:

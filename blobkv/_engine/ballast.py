@@ -38,6 +38,11 @@ _SIZE_LEAST: Final = 4 << 10
 _PART_SIZE: Final = 256 << 10
 
 
+def full_error(path: str) -> OSError:
+    """Return what a write gets on a full disk."""
+    return OSError(errno.ENOSPC, "no space left but what deletes may use", path)
+
+
 def is_full(error: OSError) -> bool:
     """Return whether an error says that there is no room: on the disk, or within a quota."""
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
@@ -49,6 +54,9 @@ class Ballast:
     Args:
         fs: Where the store is.
         directory: Its directory.
+
+    Attributes:
+        in_use: Whether some work has it just now.
     """
 
     def __init__(self, fs: FileSystem, directory: str) -> None:
@@ -61,6 +69,7 @@ class Ballast:
             fs.remove(self._aside)
         self._size = self._found_size()
         self._wanted = _SIZE_MIN
+        self.in_use = False
 
     def suit(self, table_size: int) -> None:
         """Make it as large as it should be beside so many bytes of tables, if there is room.
@@ -89,11 +98,13 @@ class Ballast:
                 if not self._size:
                     raise
                 self._remove()
+                self.in_use = True
         try:
             return work()
         finally:
             with self._lock:
                 self._restore()
+                self.in_use = False
 
     def _found_size(self) -> int:
         try:

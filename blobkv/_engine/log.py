@@ -37,7 +37,7 @@ from blobkv._engine.format import (
 from blobkv.errors import CorruptionError, PoisonedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from blobkv._engine.files import FileSystem, WritableFile
     from blobkv._engine.format import Changes, Range
@@ -235,7 +235,7 @@ class LogReader:
         Cost: memory for a megabyte, or for the largest frame; where nothing follows, one read
         of a few kilobytes.
         """
-        window, base = self._file.read(self._at, _FIRST_READ_SIZE), self._at
+        window, base = self._read(self._at, _FIRST_READ_SIZE, FRAME_SIZE), self._at
         while not self.sealed:
             frame = decode_frame(window, self._at - base, self._log_id)
             if frame is None:
@@ -248,7 +248,7 @@ class LogReader:
                 wanted = min(max(claimed, _READ_SIZE), self._file.size - self._at)
                 if wanted <= known:
                     return
-                window, base = self._file.read(self._at, wanted), self._at
+                window, base = self._read(self._at, wanted, claimed), self._at
                 continue
             self._check_sequence(frame)
             self._synced = max(self._synced, frame.synced)
@@ -275,7 +275,7 @@ class LogReader:
         base, last = self._at, self.sequence
         size = self._file.size - base
         budget = _SEARCH_FACTOR_MAX * size
-        for at in self._places_of_magic(base + 1, base + size):
+        for at in self._places_of_magic(base + 1, base + size, self._file.read):
             claim = claimed_frame(self._file.read(at, FRAME_SIZE), 0)
             if claim is None or at + claim.size > base + size:
                 continue
@@ -300,20 +300,23 @@ class LogReader:
         """Yield every valid frame from the place that ended `frames` on, wherever it is.
 
         Some before them are missing, so what they say is not what was committed as a whole.
+        What cannot be read is left out.
 
         Cost: reads the rest of the log once, and checksums up to 64 times as much.
         """
         size = self._file.size
         budget = _SEARCH_FACTOR_MAX * size
         behind = self._at
-        for at in self._places_of_magic(self._at, size):
-            claim = claimed_frame(self._file.read(at, FRAME_SIZE), 0) if at >= behind else None
+        for at in self._places_of_magic(self._at, size, self._read_around):
+            claim = (
+                claimed_frame(self._read_around(at, FRAME_SIZE), 0) if at >= behind else None
+            )
             if claim is None or at + claim.size > size:
                 continue
             budget -= claim.size
             if budget < 0:
                 return
-            frame = decode_frame(self._file.read(at, claim.size), 0, self._log_id)
+            frame = decode_frame(self._read_around(at, claim.size), 0, self._log_id)
             if frame is not None:
                 behind = at + claim.size
                 yield frame
@@ -330,6 +333,26 @@ class LogReader:
     def close(self) -> None:
         """Release the file. Idempotent."""
         self._file.close()
+
+    def _read(self, at: int, size: int, wanted: int) -> bytes:
+        """Return `size` bytes from `at`, or where they cannot be read all, what is wanted."""
+        try:
+            return self._file.read(at, size)
+        except OSError:
+            if wanted >= size:
+                raise
+            return self._file.read(at, wanted)
+
+    def _read_around(self, at: int, size: int) -> bytes:
+        """Return `size` bytes from `at`, with zeroes for what cannot be read."""
+        try:
+            return self._file.read(at, size)
+        except OSError:
+            if size <= _FIRST_READ_SIZE:
+                return bytes(size)
+        parts = range(at, at + size, _FIRST_READ_SIZE)
+        sizes = [min(_FIRST_READ_SIZE, at + size - part) for part in parts]
+        return b"".join(map(self._read_around, parts, sizes))
 
     def _header(self, file: LogFile, store_id: bytes) -> LogHeader:
         header = decode_log_header(self._file.read(0, LOG_HEADER_SIZE), self._path)
@@ -352,12 +375,15 @@ class LogReader:
             return False
         return decode_frame(self._file.read(at, claim.size), 0, self._log_id) is not None
 
-    def _places_of_magic(self, start: int, stop: int) -> Iterator[int]:
+    @staticmethod
+    def _places_of_magic(
+        start: int, stop: int, read: Callable[[int, int], bytes]
+    ) -> Iterator[int]:
         """Yield where frames may start in [start, stop), by their magic, in order."""
         at = start + FRAME_MAGIC_OFFSET
         while at < stop:
             # One byte more than a piece, since the magic may lie across its end.
-            piece = self._file.read(at, min(_READ_SIZE, stop - at) + 1)
+            piece = read(at, min(_READ_SIZE, stop - at) + 1)
             found = piece.find(_MAGIC)
             while found >= 0:
                 yield at + found - FRAME_MAGIC_OFFSET

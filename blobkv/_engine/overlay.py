@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Up to here one tombstone a key is cheaper to read past than a range tombstone.
 _POINT_DELETES_MAX: Final = 64
+# What may be put beside deletes on a full disk, in bytes: a note of what was deleted.
+_SHRINKING_PUT_MAX: Final = 4096
 
 
 class Overlay:
@@ -45,8 +47,10 @@ class Overlay:
 
     @property
     def shrinks(self) -> bool:
-        """Whether they delete at least as much as they put. O(entries)."""
-        return bool(self.ranges) or mostly_deletes(self.entries)
+        """Whether they delete, and put next to nothing beside. O(entries)."""
+        if not self.ranges and not mostly_deletes(self.entries):
+            return False
+        return sum(len(value or b"") for value in self.entries.values()) <= _SHRINKING_PUT_MAX
 
     def get(self, key: bytes) -> bytes | None:
         """Return the key's value with the changes applied, or None."""

@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from blobkv._engine.ballast import is_full
 from blobkv._engine.compaction import write_table
 from blobkv._engine.format import LOG_HEADER_SIZE, NewerFormatError, decode_log_header
 from blobkv._engine.log import LogReader
@@ -194,23 +195,15 @@ def settle(
         # that did not come so far. Any later epoch comes after this.
         fs.sync_directory(directory.rpartition("/")[0] or "/")
     names = fs.names(directory)
-    _check_unnamed_logs(fs, directory, names, manifest)
+    check_unnamed_logs(fs, directory, names, manifest)
     if not found.clean or len(manifest.logs) > _LOGS_MAX or replayed >= memtable_size:
-        # An attempt that failed may have left a file whose number the manifest does not know.
-        used = (int(match[1]) for name in names if (match := DATA_NAME.fullmatch(name)))
-        number = max(manifest.next_number, *used, 0) + 1
-        chunks, ranges = memtable.chunks(b"", None, sequence), memtable.ranges(sequence)
-        file = write_table(fs, directory, number, chunks, ranges, bottom=not tables)
-        if file is not None:
-            tables = (Table.open(fs, directory, file), *tables)
-        manifest = replace(
-            manifest,
-            sequence=sequence,
-            next_number=number + 1,
-            tables=tuple(table.file for table in tables),
-            logs=(),
-        )
-        memtable = Memtable(lock)
+        try:
+            manifest, tables = _with_replayed(fs, directory, names, found)
+            memtable = Memtable(lock)
+        except OSError as error:
+            # What sealed logs hold is durable where it is, and needs no room.
+            if not found.clean or not is_full(error):
+                raise
     live = manifest.names
     dead = [name for name in names if DATA_NAME.fullmatch(name) and name not in live]
     if dead or manifest is not found.manifest:
@@ -223,6 +216,28 @@ def settle(
             with suppress(OSError):
                 fs.remove(f"{directory}/{name}")
     return Recovered(manifest, tables, memtable, sequence, 0, None)
+
+
+def _with_replayed(
+    fs: FileSystem, directory: str, names: Iterable[str], found: Recovered
+) -> tuple[Manifest, tuple[Table, ...]]:
+    """Write what was replayed as a table; return what names it instead of the logs."""
+    manifest, tables, memtable, sequence, _, _ = found
+    # An attempt that failed may have left a file whose number the manifest does not know.
+    used = (int(match[1]) for name in names if (match := DATA_NAME.fullmatch(name)))
+    number = max(manifest.next_number, *used, 0) + 1
+    chunks, ranges = memtable.chunks(b"", None, sequence), memtable.ranges(sequence)
+    file = write_table(fs, directory, number, chunks, ranges, bottom=not tables)
+    if file is not None:
+        tables = (Table.open(fs, directory, file), *tables)
+    manifest = replace(
+        manifest,
+        sequence=sequence,
+        next_number=number + 1,
+        tables=tuple(table.file for table in tables),
+        logs=(),
+    )
+    return manifest, tables
 
 
 def replay(memtable: Memtable, frames: Iterable[Frame]) -> None:
@@ -262,22 +277,31 @@ def _read(
     return Recovered(manifest, tables, memtable, end.sequence, replayed, tail)
 
 
-def _check_unnamed_logs(
+def check_unnamed_logs(
     fs: FileSystem, directory: str, names: Iterable[str], manifest: Manifest
 ) -> None:
-    """Refuse a log that is newer than the manifest and has commits.
+    """Refuse a log that is newer than the manifest and has commits, which would be lost."""
+    for name in unnamed_logs(fs, directory, names, manifest):
+        reason = f"older than {name}, which it does not name: put the newer manifest back"
+        raise CorruptionError(MANIFEST_NAME, 0, reason)
+
+
+def unnamed_logs(
+    fs: FileSystem, directory: str, names: Iterable[str], manifest: Manifest
+) -> list[str]:
+    """Return the logs that are newer than the manifest and have commits, the oldest first.
 
     A log is named in the manifest before its first frame is written, so the manifest that
-    named this one was replaced by an older one, and the log's commits would be lost.
+    named these was replaced by an older one.
     """
-    live = manifest.names
-    for name in names:
-        match = DATA_NAME.fullmatch(name)
-        if match is None or match[2] != "log" or int(match[1]) < manifest.next_number:
+    found = []
+    for match in filter(None, map(DATA_NAME.fullmatch, names)):
+        number, name = int(match[1]), match[0]
+        if match[2] != "log" or number < manifest.next_number or name in manifest.names:
             continue
-        if name not in live and _has_frames(fs, f"{directory}/{name}"):
-            reason = f"older than {name}, which it does not name: put the newer manifest back"
-            raise CorruptionError(MANIFEST_NAME, 0, reason)
+        if _has_frames(fs, f"{directory}/{name}"):
+            found.append((number, name))
+    return [name for _, name in sorted(found)]
 
 
 def _has_frames(fs: FileSystem, path: str) -> bool:

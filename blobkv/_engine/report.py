@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blobkv._engine.format import Range
 
 EVERYTHING: Final[Range] = b"", None
+MISSING: Final = "missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Noting:
             case CorruptionError():
                 name, offset, reason = error.path, error.offset, error.reason
             case FileNotFoundError():
-                reason = "missing"
+                reason = MISSING
             case OSError():
                 reason = f"cannot be read: {error}"
             case IndexError() | ValueError() | StructError():

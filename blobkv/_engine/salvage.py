@@ -6,6 +6,8 @@ anything about it can be read, and no newer one may have said something that can
 
 * A gap in a table hides, in all older sources, the keys that the gap may have held.
 * A table that is missing, or whose range tombstones cannot be read, hides all that is older.
+* Of a table without its footer, or whose blocks' checksums are not the footer's, nothing is
+  known: its blocks may be another table's. Where a block's own checksum is lost, that is so.
 * Behind damage to a log commits are missing, so what is further on is not what was committed.
 * Without a manifest nobody knows which files were in force, and in which order.
 
@@ -21,14 +23,14 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from blobkv._engine.backup import counted, write_store
+from blobkv._engine.backup import check_empty, counted, empty, write_store
 from blobkv._engine.format import COMMIT, LOG_HEADER_SIZE, SEQUENCE_MAX, decode_log_header
 from blobkv._engine.log import End, LogFile, LogReader
 from blobkv._engine.manifest import MANIFEST_ASIDE, MANIFEST_NAME, Manifest
 from blobkv._engine.memtable import Memtable
 from blobkv._engine.merge import merged, without_tombstones
 from blobkv._engine.ranges import Ranges
-from blobkv._engine.recovery import DATA_NAME, replay
+from blobkv._engine.recovery import DATA_NAME, check_unnamed_logs, replay, unnamed_logs
 from blobkv._engine.report import EVERYTHING, Noting, Problem
 from blobkv._engine.sequential import Forward
 from blobkv._engine.state import MemtableSource
@@ -95,6 +97,13 @@ def salvage_files(
 
     Cost: reads everything up to four times, and writes it once; memory as for opening.
     """
+    for each in filter(None, (target, doubtful)):
+        inner, outer = sorted((each, directory), key=len, reverse=True)
+        if f"{inner}/".startswith(outer.rstrip("/") + "/"):
+            raise UsageError(f"{each}: not beside {directory}; give a directory of its own")
+        check_empty(fs, each)
+    if target == doubtful:
+        raise UsageError(f"{target}: for both; give another directory for what is doubtful")
     with ExitStack() as stack:
         found = _Remainder(fs, directory, lock, stack)
         proven = _Counted(counted(found.proven(), found.entries, progress))
@@ -105,7 +114,12 @@ def salvage_files(
                 pass
         else:
             write_store(fs, doubtful, others.chunks(), found.last_sequence)
-        found.check_unchanged()
+        try:
+            found.check_unchanged()
+        except UsageError:
+            for each in filter(None, (target, doubtful)):
+                empty(fs, each)
+            raise
     return Salvage(found.sequence, proven.count, others.count, found.problems)
 
 
@@ -115,6 +129,7 @@ class _Named(NamedTuple):
     Attributes:
         tables: Their names, the newest first, each with the checksum of its footer.
         logs: The oldest first.
+        strays: Newer ones, which the manifest does not name.
         end: Where the tables end and the logs go on.
         store_id: What the logs repeat.
         manifest: Whence this is known; None where it is a guess.
@@ -122,6 +137,7 @@ class _Named(NamedTuple):
 
     tables: Sequence[tuple[str, int | None]]
     logs: Sequence[LogFile]
+    strays: Sequence[LogFile]
     end: End
     store_id: bytes
     manifest: Manifest | None
@@ -165,7 +181,7 @@ class _Remainder:
             return iter(())
         sources = [_source(self._kept)]
         for survey in self._tables:
-            if survey is None:
+            if survey is None or not survey.trusted:
                 sources.append(_Nothing())
             else:
                 sources.append(Remains(survey, survey.lost))
@@ -202,9 +218,14 @@ class _Remainder:
                     broken = False
                     continue
             if broken:
-                # Also of a log whose beginning is damaged.
-                with Noting([], file.name):
-                    self._collect(LogReader(self._fs, self._directory, file, None))
+                self._collect_from(file)
+        for file in self._named.strays:
+            self._collect_from(file)
+
+    def _collect_from(self, file: LogFile) -> None:
+        # Also of a log whose beginning is damaged.
+        with Noting([], file.name):
+            self._collect(LogReader(self._fs, self._directory, file, None))
 
     def _replay(self, file: LogFile, older: End) -> End:
         store_id = self._named.store_id
@@ -268,30 +289,33 @@ def _alive(sources: Sequence[Source]) -> Iterator[Chunk]:
 def _manifest_or_guess(fs: FileSystem, directory: str, problems: list[Problem]) -> _Named:
     names = fs.names(directory)
     with Noting(problems, MANIFEST_NAME, EVERYTHING):
-        return _named(Manifest.read(fs, directory))
+        manifest = Manifest.read(fs, directory)
+        strays = unnamed_logs(fs, directory, names, manifest)
+        with Noting(problems, MANIFEST_NAME):
+            check_unnamed_logs(fs, directory, strays, manifest)
+        return _named(manifest, _guess_logs(fs, directory, strays))
     with Noting([], MANIFEST_ASIDE):
         # The one that was about to replace it, or a moment ago was not needed: it says the
         # same of what was committed, as long as all is there that it names.
         manifest = Manifest.read(fs, directory, MANIFEST_ASIDE)
         if manifest.names <= set(names):
-            return _named(manifest)
+            return _named(manifest, ())
     found = sorted((int(m[1]), m[0], m[2]) for m in map(DATA_NAME.fullmatch, names) if m)
     # Flushes and merges take turns with numbers, so that this is no more than likely.
     tables = [(name, None) for _, name, kind in reversed(found) if kind == "tbl"]
-    logs = [(number, name) for number, name, kind in found if kind == "log"]
-    return _Named(tables, list(_guess_logs(fs, directory, logs)), _NOWHERE, b"", None)
+    logs = [name for _, name, kind in found if kind == "log"]
+    return _Named(tables, list(_guess_logs(fs, directory, logs)), (), _NOWHERE, b"", None)
 
 
-def _named(manifest: Manifest) -> _Named:
+def _named(manifest: Manifest, strays: Iterable[LogFile]) -> _Named:
     tables = [(table.name, table.crc) for table in manifest.tables]
-    return _Named(tables, manifest.logs, manifest.end, manifest.store_id, manifest)
+    logs, end = manifest.logs, manifest.end
+    return _Named(tables, logs, list(strays), end, manifest.store_id, manifest)
 
 
-def _guess_logs(
-    fs: FileSystem, directory: str, logs: Iterable[tuple[int, str]]
-) -> Iterator[LogFile]:
-    for number, name in logs:
+def _guess_logs(fs: FileSystem, directory: str, names: Iterable[str]) -> Iterator[LogFile]:
+    for name in names:
         # Without its header nothing vouches for its frames.
         with Noting([], name), closing(fs.open(f"{directory}/{name}")) as file:
             header = decode_log_header(file.read(0, LOG_HEADER_SIZE), name)
-            yield LogFile(number, header.log_id)
+            yield LogFile(header.number, header.log_id)

@@ -66,6 +66,8 @@ class Survey:
         problems: What is wrong, in the order found.
         footer: What its footer says, or None if that cannot be read.
         ranges: What its range tombstones cover in older tables, as far as that can be read.
+        trusted: Whether what can be read is surely of this table: its footer is what the
+            manifest says, and the checksums of its blocks are the footer's.
         lost: The keys about which it may have said something that cannot be read.
         entries: How many entries the good blocks have, tombstones included.
         tombstones: How many of them are tombstones.
@@ -78,12 +80,14 @@ class Survey:
         self.problems: list[Problem] = []
         self.footer: layout.Footer | None = None
         self.ranges = Ranges()
+        self.trusted = False
         self.lost = Ranges()
         self.entries = 0
         self.tombstones = 0
         self._window = _Window(source)
         self._blocks = array("Q")
         self._blocks_crc = 0
+        self._gaps = 0
         self._budget = _SEARCH_FACTOR_MAX * source.size
         with Noting(self.problems, name):
             layout.check_table_header(source.read(0, layout.TABLE_HEADER_SIZE), name)
@@ -134,9 +138,24 @@ class Survey:
             blocks=len(self._blocks),
             blocks_crc=self._blocks_crc,
         )
-        if counted != footer and not self.problems:
+        if counted != footer and not self._gaps:
             reason = f"counted {counted}, the footer says {footer}"
             self.problems.append(Problem(self.name, footer.hash_offset, reason, EVERYTHING))
+        elif counted != footer and offsets is not None:
+            # What a bad block has for its checksum may still be right.
+            self.trusted = self._checksum_of(offsets[:-1]) == footer.blocks_crc
+        else:
+            self.trusted = counted == footer
+
+    def _checksum_of(self, places: array[int]) -> int | None:
+        """Return the checksum over those of the blocks there; None if one cannot be read."""
+        crc = 0
+        try:
+            for at in places:
+                crc = crc32(self._window.read(at, 4), crc)
+        except OSError:
+            return None
+        return crc
 
     def _read_offsets(self, footer: layout.Footer) -> array[int]:
         at = footer.index_offset
@@ -213,6 +232,7 @@ class Survey:
         return end
 
     def _note(self, gap: _Gap, last: bytes, first: bytes | None) -> None:
+        self._gaps += 1
         start = last + b"\x00" if self._blocks else b""
         self.problems.append(Problem(self.name, *gap, (start, first)))
 
@@ -243,6 +263,10 @@ class _Window:
         """Return `size` bytes from `at`; fewer only at the end of the file."""
         start = at - self._start
         if start < 0 or start + size > len(self._data):
-            self._data = self._source.read(at, max(size, _WINDOW_SIZE))
+            try:
+                self._data = self._source.read(at, max(size, _WINDOW_SIZE))
+            except OSError:
+                # What is wanted may be readable, where not all of a window is.
+                self._data = self._source.read(at, size)
             self._start, start = at, 0
         return self._data[start : start + size]

@@ -81,8 +81,9 @@ def _units(tables: Tables) -> tuple[list[int], list[int]]:
             else:
                 counts.append(1)
                 sizes.append(table.size)
-            # The last piece of a merge is small, and belongs to those before it.
-            begun = begun or table.size >= _PIECE_SIZE_MIN
+            # The last piece of a merge is small, and belongs to those before it. Others are
+            # half of a piece at least: counted one by one, they would be merged for ever.
+            begun = begun or table.size >= _PIECE_SIZE_MIN // 2
         at += len(run.tables)
     return counts, sizes
 

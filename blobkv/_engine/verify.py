@@ -10,12 +10,13 @@ promised. Files are read, not mapped, so that a bad disk is a finding.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from blobkv._engine.hash_index import PROBE_MAX, is_too_full
 from blobkv._engine.log import LogReader
 from blobkv._engine.manifest import MANIFEST_NAME, Manifest
-from blobkv._engine.report import EVERYTHING, Noting, Problem, Report
+from blobkv._engine.recovery import check_unnamed_logs
+from blobkv._engine.report import EVERYTHING, MISSING, Noting, Problem, Report
 from blobkv._engine.survey import Survey
 from blobkv._engine.table import Table
 from blobkv._engine.tables import Tables
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from blobkv._engine.files import FileSystem
     from blobkv._engine.log import End, LogFile
     from blobkv._engine.table import TableFile
+
+_ATTEMPTS: Final = 20
 
 
 def verify_files(
@@ -41,17 +44,27 @@ def verify_files(
         progress: Called with the bytes read and those to be read, after each table, if at all.
 
     Cost: reads everything once, a table at a time into memory; again, if a file is missing
-    because the manifest was replaced meanwhile.
+    because the manifest was replaced meanwhile, up to a bound.
     """
-    while True:
+    for _ in range(_ATTEMPTS):
         report, manifest = Report(), None
         with Noting(report.problems, MANIFEST_NAME, EVERYTHING):
             manifest = Manifest.read(fs, directory)
             _check_epoch(manifest, epoch)
+            check_unnamed_logs(fs, directory, fs.names(directory), manifest)
         if manifest is not None:
             _verify_all(fs, directory, manifest, report, progress)
-        if report.ok or not _was_replaced(fs, directory, manifest):
-            return report
+        if not _may_pass(report) or not _was_replaced(fs, directory, manifest):
+            break
+    return report
+
+
+def _may_pass(report: Report) -> bool:
+    """Return whether some problem may only be that the manifest was read too early."""
+    return any(
+        problem.reason == MISSING or problem.path == MANIFEST_NAME
+        for problem in report.problems
+    )
 
 
 def _check_epoch(manifest: Manifest, epoch: int) -> None:

@@ -25,7 +25,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from blobkv._engine.ballast import Ballast, is_full
+from blobkv._engine.ballast import full_error, is_full
 from blobkv._engine.maintenance import Maintenance
 from blobkv._engine.pressure import Pressure
 from blobkv._engine.room import Room
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from blobkv._engine.ballast import Ballast
     from blobkv._engine.files import FileSystem, Lock
     from blobkv._engine.log import Log
     from blobkv._engine.manifest import Manifest
@@ -96,9 +97,11 @@ class Writer:
         views: Views,
         state_lock: threading.Lock,
         lock: Lock,
+        ballast: Ballast,
     ) -> None:
         self.tree = Tree(fs, directory, found, state_lock, views)
-        self._ballast = Ballast(fs, directory)
+        self._directory = directory
+        self._ballast = ballast
         self.maintenance = Maintenance(fs, directory, self.tree, self._ballast)
         self.pressure = Pressure()
         self.appended = self.visible = found.sequence
@@ -225,7 +228,7 @@ class Writer:
                     self.tree.check_writable()
                 if not self.tree.poisoned:
                     self.sync()
-                    self._log.seal(self.appended)
+                    self._ballast.spend_on(partial(self._log.seal, self.appended))
                     self._log.trim()
                     self._log.sync()
             except BaseException as error:
@@ -246,6 +249,9 @@ class Writer:
         self, changes: Overlay, log_for_it: Callable[[], Log], *, durable: bool
     ) -> Appended:
         self.tree.check_writable()
+        if self._ballast.in_use and not changes.shrinks:
+            # Whoever uses it needs the room to give more of it back.
+            raise full_error(self._directory)
         log = log_for_it()
         sequence = self.appended + 1
         ranges = list(changes.ranges)

@@ -116,6 +116,74 @@ def test_deletes_use_it_bit_by_bit_and_what_does_not_fit_any_more_is_refused(
     assert left[0] == 32 << 10 > left[len(left) // 2] > left[-1]
 
 
+def test_a_delete_is_no_excuse_for_a_large_put(disk: SimulatedDisk, store: Store) -> None:
+    fill_up(store)
+    end_work(store)
+    disk.capacity = disk.used_size
+    for clear in (True, False):
+        with pytest.raises(OSError, match="ENOSPC"), store.update() as txn:
+            if clear:
+                txn.clear(b"00000")
+            for i in range(20):
+                txn.delete(b"never there %d" % i)
+            txn.put(b"key", bytes(50_000))
+    assert sizes(disk) == [32 << 10]
+
+
+def test_a_put_waits_for_another_time_while_the_reserve_is_used(
+    disk: SimulatedDisk, store: Store
+) -> None:
+    """What is free then is for the work that gives more of it back."""
+    disk.capacity = None
+    with store.update() as txn:
+        txn.update({b"key": b"value", b"other": b""})
+    store._source._ballast.in_use = True
+    refused = pytest.raises(OSError, match="no space left but what deletes may use")
+    with refused as caught, store.update() as txn:
+        txn.put(b"key", b"new")
+    assert caught.value.errno == errno.ENOSPC
+    with store.update() as txn:
+        txn.delete(b"other")
+    store._source._ballast.in_use = False
+    with store.view() as txn:
+        assert dict(txn) == {b"key": b"value"}
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_full_store_can_be_closed_opened_and_cleared(
+    disk: SimulatedDisk, store: Store, *, killed: bool
+) -> None:
+    for i in range(100):
+        with store.update() as txn:
+            txn.put(b"%03d" % i, bytes(90))
+    disk.capacity = disk.used_size
+    if killed:
+        disk = disk.crash(random.Random(0), keep="all")
+    else:
+        store.close()
+    with blobkv.open("/db", fs=disk, memtable_size=MEMTABLE_SIZE) as again:
+        with again.update() as txn:
+            assert txn.clear() == 100
+        again.compact()
+        assert disk.used_size < 40_000
+        with again.update() as txn:
+            txn.put(b"key", bytes(1000))
+
+
+def test_a_full_store_with_much_in_its_logs_opens_after_a_close(
+    disk: SimulatedDisk, store: Store
+) -> None:
+    """Sealed logs need not be written anew; that is for when there is room."""
+    with store.update() as txn:
+        txn.update({b"%04d" % i: bytes(90) for i in range(2000)})
+    store.close()
+    disk.capacity = disk.used_size
+    for _ in range(2):
+        again = blobkv.open("/db", fs=disk, memtable_size=MEMTABLE_SIZE)
+        with again, again.view() as txn:
+            assert len(txn) == 2000
+
+
 def test_deleting_from_a_full_store_makes_room_in_it(disk: SimulatedDisk, store: Store) -> None:
     commits = fill_up(store)
     with store.update() as txn:

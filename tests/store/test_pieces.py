@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 import pytest
+from support.piece_sizes import set_piece_size
 
 import blobkv
 from blobkv import Store
@@ -283,6 +284,31 @@ def test_a_piece_ends_where_an_input_does_so_that_the_input_goes_with_it() -> No
         assert aligned == base
         assert [table.extent()[1] for table in store._source.layers.tables] != base
         assert store.verify().ok
+
+
+def test_pieces_cut_short_by_an_input_are_not_merged_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are as small as half of a piece; counted one by one, they were merged for ever."""
+    set_piece_size(monkeypatch, 20_000)
+    merges = count()
+    finish = Maintenance._merge
+
+    def counted(self: Maintenance, chosen: slice, piece_size: int, *, cut: bool) -> None:
+        assert next(merges) < 15, "it merges without an end"
+        finish(self, chosen, piece_size, cut=cut)
+
+    monkeypatch.setattr(Maintenance, "_merge", counted)
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        with store.update() as txn:
+            txn.update({key: bytes(400) for key in KEYS[:600]})
+        store.compact()
+        for at in range(0, 600, 37):
+            with store.update() as txn:
+                txn.update({key: bytes(399) for key in KEYS[at : min(at + 37, 600)]})
+            store.flush()
+        with store.view() as txn:
+            assert len(txn) == 600
 
 
 def test_pieces_with_range_tombstones_are_one_run_and_are_not_merged_again(

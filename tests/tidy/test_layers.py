@@ -20,7 +20,7 @@ BLOBKV = (
     ("errors",),
     ("keys", "stats", "spelling"),
     ("_engine", "_engine.files", "_engine.fs", "_engine.format"),
-    ("_engine.ranges", "_engine.table_format", "_engine.log"),
+    ("_engine.ranges", "_engine.table_format", "_engine.log", "_engine.ballast"),
     ("_engine.hash_index", "_engine.block_index"),
     ("_engine.memtable", "_engine.table", "_engine.table_writer"),
     ("_engine.merge", "_engine.manifest", "_engine.tables"),
@@ -40,7 +40,7 @@ BLOBKV = (
         "_engine.backup",
         "_engine.salvage",
     ),
-    ("_engine.shared_sync", "_engine.room", "_engine.ballast"),
+    ("_engine.shared_sync", "_engine.room"),
     ("_engine.jobs", "_engine.worker", "_engine.child", "_engine.builder"),
     (
         "_engine.tree",
