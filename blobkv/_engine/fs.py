@@ -50,7 +50,7 @@ class OSFileSystem:
         self._use_mmap = use_mmap
 
     def make_directory(self, path: str) -> None:
-        if os.path.isdir(path):
+        if _is_directory(path):
             return
         parent = os.path.dirname(path)
         self.make_directory(parent)
@@ -58,7 +58,7 @@ class OSFileSystem:
             os.mkdir(path, _DIRECTORY_MODE)
         except FileExistsError:
             # Another process was quicker, or the name is a file's: then say so.
-            if not os.path.isdir(path):
+            if not _is_directory(path):
                 raise
         else:
             os.chmod(path, _DIRECTORY_MODE)
@@ -233,6 +233,14 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _is_directory(path: str) -> bool:
+    # Not by `os.path.isdir`, which takes an error of the device for a no.
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _sync(fd: int) -> None:

@@ -264,3 +264,11 @@ def test_releasing_twice_does_not_free_the_next_holder(fs: FileSystem, root: str
     with pytest.raises(LockedError):
         fs.lock(f"{root}/LOCK", 0.0)
     second.release()
+
+
+def test_a_directory_that_cannot_be_looked_at_is_the_systems_own_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+
+    with pytest.raises(OSError, match="symbolic links") as caught:
+        OSFileSystem().make_directory(f"{tmp_path}/loop/store")
+    assert caught.value.errno == errno.ELOOP

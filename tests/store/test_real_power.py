@@ -107,7 +107,7 @@ def test_a_store_whose_disk_goes_away_refuses_writes_and_reads_on(volume: LoopVo
     finally:
         process.kill()
         process.wait()
-    volume.cut_power()
+    volume.restart()
 
     first, *refused, shown, opened = rest.splitlines()
     assert first in {"OSError", "PoisonedError"}

@@ -82,8 +82,7 @@ class LoopVolume(Volume):
     def cut_power(self) -> None:
         """Lose all that is not on the disk, and mount what is. Nobody may be writing."""
         self.shut_down()
-        self.unmount()
-        self.mount()
+        self.restart()
 
     def shut_down(self) -> None:
         """Fail all that is asked of the disk from now on, and forget what is not on it."""
@@ -92,6 +91,11 @@ class LoopVolume(Volume):
             fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
         finally:
             os.close(descriptor)
+
+    def restart(self) -> None:
+        """Mount it anew, with what is on the disk."""
+        self.unmount()
+        self.mount()
 
     def discard(self) -> None:
         super().discard()
