@@ -8,7 +8,8 @@ change, none older than the last promised; backups that were promised, too. In a
 power goes again while the open that follows recovers.
 
 The same with a store that syncs nothing must lose what it acknowledged, or this tests nothing.
-And a store whose disk goes away while it is open must refuse writes and show what it has.
+What a reader in another process was shown must survive, too. And a store whose disk goes away
+while it is open must refuse writes and show what it has.
 
 `BLOBKV_POWER_CYCLES` cuts the power so many times on each instead of 10 times.
 """
@@ -94,6 +95,23 @@ def test_a_store_that_syncs_nothing_is_found_out(volume: LoopVolume) -> None:
             lost += 1
 
     assert lost
+
+
+def test_what_a_reader_beside_the_writer_was_shown_survives(volume: LoopVolume) -> None:
+    """Visible means durable in every process, even of commits that need not be."""
+    path, seed = volume.path / "db", 6
+    process = children.start("undurable", path, seed)
+    try:
+        assert process.stdout is not None
+        number = int(process.stdout.readline())
+        with blobkv.open(path, read_only=True) as reader, reader.view() as txn:
+            shown = history.reached(txn)
+    finally:
+        children.read_until_killed(process, 0)
+    volume.cut_power()
+
+    assert shown == number
+    assert history.survived(path, seed) == number
 
 
 def test_a_store_whose_disk_goes_away_refuses_writes_and_reads_on(volume: LoopVolume) -> None:
