@@ -142,7 +142,8 @@ def _mounted(volume: Volume) -> Iterator[None]:
         except OSError as error:
             if not _refused(str(error)):
                 raise
-            pytest.skip(f"this machine does not let root mount: {error}")
+            reason = str(error).splitlines()[0].rpartition(": ")[2]
+            pytest.skip(f"this machine does not let root mount: {reason}")
         yield
     finally:
         volume.discard()
