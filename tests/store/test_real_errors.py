@@ -1,11 +1,11 @@
 """An error of the system at any call of a real process loses no acknowledged commit.
 
-Method: strace runs a process that makes a fixed run of calls on a store, has one system call on
-the store's files fail, or all from one on, and nothing else. The process goes on after whatever
-its calls raise. It must raise OSError or PoisonedError only, show a state of its history
-throughout, and, where one call failed, commit again once the store was reopened. What is on the
-disk afterwards must verify and hold the history up to some change, none older than the last
-acknowledged.
+Method: strace runs a process that makes a fixed run of calls on a store, and has the Nth system
+call of a kind on the store's files fail, or all from the Nth on. The process goes on after
+whatever its calls raise. It must raise OSError or PoisonedError only, show a state of its
+history throughout, and, where one call failed, commit again once the store was reopened. What
+is on the disk afterwards must verify and hold the history up to some change, none older than
+the last acknowledged.
 
 A sync that fails on a log that may hold commits must have every later write refused.
 
@@ -73,7 +73,7 @@ def test_one_error_costs_no_acknowledged_commit(
         met += len(told.injected)
     print(f"{met} errors met in {len(points)} runs")
 
-    # The last few may not be reached, where a thread had less to do.
+    # The last few are not reached, where a thread has made some of the calls.
     assert points
     assert met
 

@@ -1,7 +1,8 @@
 """Errors and kills at a chosen system call of a real process, by strace.
 
 Only calls that name or hold a file of one store, or of its backup, count, so that the Nth is
-about the same in every run: "about", since threads of the store work beside the commits.
+about the same in every run: "about", since threads of the store work beside the commits. strace
+counts the calls of each thread by itself, so a small number may strike in two of them.
 """
 
 from __future__ import annotations
