@@ -123,14 +123,14 @@ class Writer:
                 value = rng.randbytes(8) * rng.choice((1, 8, 60, 190))
                 entries.put(key, value)
                 model[key] = value
-        if rng.random() < 0.05:
-            # Hundreds of keys, or a few.
-            prefix = self._key()[: rng.choice((3, 5))]
+        if rng.random() < 0.02:
+            # A thousand keys, or a hundred, or ten.
+            prefix = self._key()[: rng.choice((6, 7, 8))]
             doomed = [key for key in model if key.startswith(prefix)]
             check(entries.clear(prefix) == len(doomed), f"{self.name!r}: cleared others")
             for key in doomed:
                 del model[key]
-        if rng.random() < 0.002:
+        if rng.random() < 0.0002:
             check(txn.delete_bucket(b"data", self.name) == len(model), "deleted others")
             model = {}
         txn.bucket(b"sums").put(self.name, spelled(model))

@@ -137,11 +137,10 @@ class Manifest:
             # A merge would remove it for one of the two, and miss it for the other.
             raise _bad(0, "a file is named twice")
         numbers = [table.number for table in manifest.tables]
-        numbers += [log.number for log in manifest.logs]
-        if max(numbers, default=0) >= manifest.next_number:
+        last = max([*numbers, *(log.number for log in manifest.logs)], default=0)
+        if last >= manifest.next_number:
             # A new file would be given the place of one that is there.
-            reason = f"file {max(numbers)} is named, though {manifest.next_number} is next"
-            raise _bad(0, reason)
+            raise _bad(0, f"file {last} is used, though {manifest.next_number} is next")
         return manifest
 
     def write(self, fs: FileSystem, directory: str) -> None:

@@ -68,6 +68,11 @@ def test_a_manifest_that_counts_live_files_as_unused_is_corruption() -> None:
         opened(with_head(next=1))
 
 
+def test_a_manifest_that_counts_no_file_at_all_is_corruption() -> None:
+    with pytest.raises(CorruptionError, match="though 0 is next"):
+        Manifest.decode(Manifest(b"i" * 16, next_number=0).encode())
+
+
 @pytest.mark.parametrize("field", ["epoch", "next"])
 def test_a_manifest_that_the_next_open_would_refuse_is_not_written(field: str) -> None:
     disk = with_head(**{field: 2**63 - 1})
