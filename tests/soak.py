@@ -43,6 +43,7 @@ PRINT_SECONDS = 60.0
 GROWTH_FACTOR_MAX = 1.2
 GROWTH_SIZE_MAX = 24 << 20
 WARM_ROUNDS = 3
+SWITCH_SECONDS = 0.0002
 
 
 class Wrong(Exception):
@@ -231,7 +232,7 @@ class Round:
             before = check_view(txn, "view")
             half_read = iter(txn.bucket(b"data", b"0").items())
             next(half_read, None)
-            self._ended.wait(rng.random())
+            self._ended.wait(2 * rng.random())
             check(check_view(txn, "held view") == before, "a held view has changed")
             rest = sum(1 for _ in half_read)
             check(rest == max(len(txn.bucket(b"data", b"0")) - 1, 0), "a held iterator differs")
@@ -246,7 +247,7 @@ class Round:
                     check(txn.sequence >= sequence, "a reader went back")
                     sequence = txn.sequence
                 self.count["view beside"] += 1
-                if self._ended.wait(0.05):
+                if self._ended.wait(0.2 * rng.random()):
                     return
 
     def _maintain(self, store: Store, rng: Random) -> None:
@@ -347,6 +348,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--directory", type=Path, help="where to; a new one unless given")
     given = parser.parse_args(arguments)
     print(f"seed {given.seed}", flush=True)
+    # So that threads which compute do not keep those that write waiting, and meet more often.
+    sys.setswitchinterval(SWITCH_SECONDS)
     with tempfile.TemporaryDirectory(dir=given.directory, prefix="soak-") as folder:
         try:
             soak(Path(folder, "db"), given.seconds, given.seed)

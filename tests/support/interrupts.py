@@ -43,8 +43,11 @@ class Interrupts:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch this thread within the block."""
-        # What an earlier test has left is not to be finalized in here, and interrupted.
+        """Watch this thread within the block.
+
+        Nothing is collected there: a generator that an earlier run left, and that is closed
+        in passing, is a place, too, and drops the interrupt.
+        """
         gc.disable()
         sys.setprofile(self._meet)
         try:
