@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -116,3 +118,19 @@ def test_a_directory_that_appears_just_before_it_is_made_is_taken(
             blobkv.open(tmp_path / "db", fs=fs)
     else:
         blobkv.open(tmp_path / "db", fs=fs).close()
+
+
+def test_a_lock_holder_that_is_another_users_is_not_taken_for_dead(
+    fs: OSFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int, __: int) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    blobkv.open(tmp_path / "db").close()
+    with (tmp_path / "db/LOCK").open("w") as file:
+        json.dump({"pid": 4321, "host": socket.gethostname()}, file)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        monkeypatch.setattr(os, "kill", refuse)
+        with pytest.raises(blobkv.LockedError, match="process 4321"):
+            blobkv.open(tmp_path / "db", fs=fs)
