@@ -10,6 +10,7 @@ import random
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from struct import pack, pack_into, unpack_from
 from zlib import crc32
@@ -19,8 +20,8 @@ from support.pairs import flush_only, pairs, put
 
 import blobkv
 from blobkv._engine import format as frames
+from blobkv._engine import maintenance, table_writer
 from blobkv._engine import table_format as tables
-from blobkv._engine import table_writer
 from blobkv._engine.hash_index import encode_hash_index, slot_count
 from blobkv._engine.manifest import Manifest
 from blobkv.errors import CorruptionError, LimitError
@@ -55,8 +56,8 @@ def changed(disk: SimulatedDisk, change: Change) -> str:
 
 def no_tags(data: bytearray, footer: tables.Footer) -> tables.Footer:
     """Have the hash index say that no key is there."""
-    count = slot_count(footer.homes)
-    parts = [*encode_hash_index(bytearray(count), array("Q", [0]) * count)]
+    slots = slot_count(footer.homes)
+    parts = [*encode_hash_index(bytearray(slots), array("Q", [0]) * slots)]
     data[footer.hash_offset : footer.index_offset] = b"".join(parts)
     return footer._replace(hash_crc=crc32(parts[-1]))
 
@@ -75,9 +76,9 @@ def one_entry_more(_: bytearray, footer: tables.Footer) -> tables.Footer:
 def keys_descend(data: bytearray, footer: tables.Footer) -> tables.Footer:
     """Exchange the first two keys of the second block."""
     (at,) = unpack_from("<Q", data, footer.index_offset + 8)
-    size, count = unpack_from("<II", data, at + 4)
+    size, entries = unpack_from("<II", data, at + 4)
     first, _, second = unpack_from("<III", data, at + 12)
-    assert count > 2
+    assert entries > 2
     one, other = at + first, at + second
     width = len(KEYS[0]) + 1
     data[one : one + width], data[other : other + width] = (
@@ -92,6 +93,10 @@ def keys_descend(data: bytearray, footer: tables.Footer) -> tables.Footer:
         block += unpack_from("<I", data, block + 4)[0]
     assert before != unpack_from("<I", data, at)[0]
     return footer._replace(blocks_crc=crc32(b"".join(crcs)))
+
+
+def far_too_many_blocks(_: bytearray, footer: tables.Footer) -> tables.Footer:
+    return footer._replace(blocks=10**9)
 
 
 CHANGES: dict[str, tuple[Change, str]] = {
@@ -115,6 +120,92 @@ def test_verify_finds_a_table_that_contradicts_itself(what: str) -> None:
     assert problems
     assert {problem.path for problem in problems} == {name}
     assert any(reason in problem.reason for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda _, footer: footer._replace(homes=footer.homes + 1), "does not fit its place"),
+        (lambda _, footer: footer._replace(size=footer.size + 1), "footer makes no sense"),
+        (far_too_many_blocks, "cut short"),
+    ],
+)
+def test_a_table_whose_parts_do_not_fit_is_not_read(change: Change, reason: str) -> None:
+    disk = SimulatedDisk()
+    store_on(disk).close()
+    name = changed(disk, change)
+
+    with (
+        pytest.raises(CorruptionError, match=reason) as caught,
+        blobkv.open("/db", fs=disk, read_only=True) as store,
+    ):
+        pairs(store)
+    assert caught.value.path == name
+
+
+def test_a_manifest_that_names_missing_files_again_and_again_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = SimulatedDisk()
+    store_on(disk).close()
+    found = Manifest.read(disk, "/db")
+    disk.remove(f"/db/{found.tables[0].name}")
+    epochs = count(1)
+    monkeypatch.setattr(Manifest, "read", lambda *_: replace(found, epoch=next(epochs)))
+
+    with pytest.raises(CorruptionError, match="again and again"):
+        blobkv.open("/db", fs=disk)
+
+
+def test_a_table_with_fewer_entries_than_were_written_is_not_put_in_force(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = SimulatedDisk()
+    with store_on(disk) as store:
+        before = pairs(store) | {b"key": b"value"}
+        put(store, b"key")
+        with monkeypatch.context() as patch:
+            patch.setattr(maintenance, "entry_count", lambda *_, **__: 2)
+            with pytest.raises(CorruptionError, match="1 entries, though 2 were written"):
+                store.flush()
+        assert pairs(store) == before
+        assert {name for name in disk.names("/db") if name.endswith(".tbl")} == {
+            table.name for table in store._source.manifest.tables
+        }
+        store.flush()
+        assert pairs(store) == before
+
+
+def test_verify_finds_a_table_that_is_shorter_than_it_was() -> None:
+    disk = SimulatedDisk()
+    with store_on(disk) as store:
+        name = store._source.manifest.tables[0].name
+        disk.set_contents(f"/db/{name}", disk.contents(f"/db/{name}")[:-7])
+        problems = store.verify().problems
+    assert {problem.path for problem in problems} == {name}
+    assert any("bytes long, expected" in problem.reason for problem in problems)
+
+
+def test_a_long_key_is_not_taken_for_one_that_starts_with_it() -> None:
+    """A place cannot tell how long a key of over 1,022 bytes is; here the tags are equal."""
+    key = b"k" * 1500
+    tag = crc32(b"\x00" + key) & 0xFF
+    longer = next(
+        other
+        for other in (key + b"%d" % i for i in count())
+        if crc32(b"\x00" + other) & 0xFF == tag
+        and crc32(b"\x00" + other) >> 28 == crc32(b"\x00" + key) >> 28
+    )
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        put(store, longer)
+        store.flush()
+        with store.view() as txn:
+            assert txn.get(key) is None
+            assert txn.get(longer) == b"value"
+        put(store, key, b"short")
+        store.flush()
+        store.compact()
+        assert pairs(store) == {key: b"short", longer: b"value"}
 
 
 def test_verify_finds_a_table_of_another_digest() -> None:
@@ -199,10 +290,19 @@ def test_headers_that_claim_more_than_any_log_could_hold_end_the_search() -> Non
     disk = killed()
     path, _ = log_of(disk)
     data = disk.contents(path)
-    count = 2000
+    headers_count = 2000
     headers = [
-        pack("<IIQQIBxH", 7, (count - i - 1) * 32, 3, len(data) + 1, 0, 1, frames.FRAME_MAGIC)
-        for i in range(count)
+        pack(
+            "<IIQQIBxH",
+            7,
+            (headers_count - i - 1) * 32,
+            3,
+            len(data) + 1,
+            0,
+            1,
+            frames.FRAME_MAGIC,
+        )
+        for i in range(headers_count)
     ]
     disk.set_contents(path, data + bytes(32) + b"".join(headers))
 

@@ -179,6 +179,20 @@ def test_a_child_that_cannot_do_a_job_is_done_without(
     assert store.stats().table_count == 1
 
 
+def test_a_job_that_comes_after_the_child_was_stopped_starts_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "CHILD_SIZE_MIN", 0)
+    made = store._source.maintenance.builder
+    made._impossible = None
+    made.stop()
+    store.compact()
+
+    assert made._child is None
+    assert store.stats().child_reason == "the store was closed meanwhile"
+    assert store.stats().table_count == 1
+
+
 def test_an_interrupt_as_the_child_is_asked_leaves_neither_table_nor_child(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
