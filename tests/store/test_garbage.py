@@ -8,7 +8,7 @@ import pytest
 
 import blobkv
 from blobkv import Store
-from blobkv._engine import garbage
+from blobkv._engine import garbage, maintenance
 from blobkv._engine.garbage import Garbage
 from blobkv.testing import SimulatedDisk
 
@@ -81,3 +81,20 @@ def test_a_hundred_to_two_hundred_keys_are_sampled(blocks: int, entries: int) ->
     keys = garbage._sample(table, SimpleNamespace(block=block))  # type: ignore[arg-type]
     assert min(blocks * entries, 100) <= len(keys) <= 200
     assert len(read) <= 200
+
+
+def test_merges_are_behind_where_garbage_takes_the_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(maintenance, "_SPACE_MIN", 0)
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        work = store._source.maintenance
+        for layer in range(3):
+            with store.update() as txn:
+                txn.update({b"%03d" % i: b"%d" % layer * 100 for i in range(300)})
+            store._freeze().maintenance.flush()
+            if layer == 0:
+                assert work.behind == 0
+        assert work.behind == 1
+        store.compact()
+        assert work.behind == 0

@@ -21,6 +21,7 @@ KEYS = [b"%04d" % i for i in range(0, 3000, 3)]
 def add(txn: Transaction) -> None:
     """So many, that whole stretches hold nothing that the view may show."""
     txn.update({b"%04d+" % i: b"added" for i in range(3000)})
+    txn.update({b"0150/%04d" % i: b"added" for i in range(1500)})
 
 
 def replace(txn: Transaction) -> None:
@@ -49,6 +50,7 @@ def check(view: Transaction, expected: Pairs) -> None:
     assert list(view.items()) == list(expected.items())
     assert list(view.items(reverse=True)) == list(expected.items())[::-1]
     assert len(view) == len(expected)
+    assert list(view.items(start=b"!", stop=b"'")) == []
     for key in [*KEYS[::50], b"0350", b"0351", b"0000+"]:
         assert view.get(key) == expected.get(key)
     assert list(view.keys(start=b"03", stop=b"04")) == [
@@ -83,6 +85,29 @@ def test_a_view_of_the_writer_and_one_beside_it(where: str, *, flushed: bool) ->
                 check(view, then)
             sequences = [view.sequence for view, _ in opened]
             assert sequences == sorted(sequences)
+
+
+@pytest.mark.usefixtures("clear_by_range")
+def test_a_view_that_is_opened_while_a_clear_is_synced_shows_what_was_before() -> None:
+    disk = SimulatedDisk()
+    seen: list[tuple[int, Pairs]] = []
+    with blobkv.open("/db", fs=disk) as store:
+        for i in range(3):
+            put(store, b"%d" % i)
+
+        def look(operation: str, path: str) -> bool:
+            if operation == "sync" and path.endswith(".log") and not seen:
+                with store.view() as txn:
+                    seen.append((txn.sequence, dict(txn)))
+                    assert [txn.get(b"%d" % i) for i in range(3)] == [b"value"] * 3
+            return False
+
+        disk.fail(when=look, times=None)
+        with store.update() as txn:
+            assert txn.clear(b"1") == 1
+        disk.heal()
+        assert seen == [(3, {b"0": b"value", b"1": b"value", b"2": b"value"})]
+        assert pairs(store) == {b"0": b"value", b"2": b"value"}
 
 
 @pytest.mark.parametrize("call", ["batch", "update"])

@@ -6,6 +6,7 @@ that belong to it. `verify` must name what is wrong, and a merge must not pass i
 
 from __future__ import annotations
 
+import errno
 import random
 from array import array
 from collections.abc import Callable
@@ -184,6 +185,35 @@ def test_verify_finds_a_table_that_is_shorter_than_it_was() -> None:
         problems = store.verify().problems
     assert {problem.path for problem in problems} == {name}
     assert any("bytes long, expected" in problem.reason for problem in problems)
+
+
+def test_verify_ends_though_the_manifest_is_gone_when_it_looks_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = SimulatedDisk()
+    with store_on(disk) as store:
+        name = store._source.manifest.tables[0].name
+        disk.set_contents(f"/db/{name}", b"rot")
+        found = iter([Manifest.read(disk, "/db")])
+
+        def read_once(*_: object) -> Manifest:
+            for manifest in found:
+                return manifest
+            raise OSError(errno.EIO, "a bad disk")
+
+        monkeypatch.setattr(Manifest, "read", read_once)
+        assert {problem.path for problem in store.verify().problems} == {name}
+        monkeypatch.undo()
+
+
+def test_a_problem_says_which_keys_may_be_concerned() -> None:
+    told = {
+        None: "f+0x10: bad",
+        (b"", None): "f+0x10: bad; any key may be concerned",
+        (b"a", None): "f+0x10: bad; stored keys from b'a' to the last may be concerned",
+        (b"a", b"b"): "f+0x10: bad; stored keys from b'a' to before b'b' may be concerned",
+    }
+    assert {lost: str(blobkv.Problem("f", 16, "bad", lost)) for lost in told} == told
 
 
 def test_a_long_key_is_not_taken_for_one_that_starts_with_it() -> None:

@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 
 import pytest
-from support.pairs import flush_only, put
+from support.pairs import flush_only, pairs, put
 
 import blobkv
 from blobkv import Store
-from blobkv._engine import builder, worker
+from blobkv._engine import builder, tiers, worker
 from blobkv._engine.child import Child, ChildError
 from blobkv._engine.fs import OSFileSystem
 from blobkv._engine.jobs import FlushJob, MergeJob
@@ -217,6 +217,32 @@ def test_an_interrupt_as_the_child_is_asked_leaves_neither_table_nor_child(
     store.flush()
     with store.view() as txn:
         assert list(txn) == [b"%03d" % i for i in range(10, 40)] + [b"log"]
+
+
+def test_a_merge_by_the_child_that_is_given_up_leaves_no_child_at_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next answer would be a piece that nobody wants any more."""
+    made = store._source.maintenance.builder
+    if made._impossible is not None:
+        pytest.skip(made._impossible)
+    monkeypatch.setattr(builder, "CHILD_SIZE_MIN", 0)
+    monkeypatch.setattr(tiers, "whole_piece_size", lambda _: 8000)
+    before = pairs(store)
+
+    def interrupted(*_: object, **__: object) -> None:
+        assert made._child is not None
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._source.maintenance, "_keep_up", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.compact()
+    assert made._child is None
+    assert pairs(store) == before
+    store.compact()
+    assert pairs(store) == before
+    assert store.verify().ok
 
 
 def test_a_child_meets_rot_and_the_store_reports_it(
