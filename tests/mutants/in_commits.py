@@ -23,7 +23,7 @@ IN_COMMITS: Final = (
         "",
         does="a sync of the log asks nobody to sync",
         costs="every commit since the last write-back is lost with the power",
-        hints=["test_power_cut.py::test_the_whole_run_survives_a_cut_at_its_end"],
+        hints=["test_in_between.py"],
     ),
     mutant(
         "end-read-after-the-sync",
@@ -182,7 +182,7 @@ IN_COMMITS: Final = (
         "            raise",
         does="what a failed write left in the log is not cut off",
         costs="the next commits stand behind garbage and are lost",
-        hints=["test_errors.py", "test_faults.py"],
+        hints=["test_system_calls.py"],
     ),
     mutant(
         "cut-back-may-fail",
@@ -219,7 +219,7 @@ IN_COMMITS: Final = (
         "without memory.\n",
         does="an interrupt between log and memtable does not poison",
         costs="the log has a commit that memory lacks; the next has the same number",
-        hints=["test_interrupts.py::test_an_interrupt_anywhere_loses_no_acknowledged_commit"],
+        hints=["test_in_between.py"],
     ),
     mutant(
         "log-name-not-synced",

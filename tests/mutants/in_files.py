@@ -197,9 +197,7 @@ IN_FILES: Final[tuple[Mutant, ...]] = (
         "                raise\n            return",
         does="a rename or a sync of it that failed does not poison",
         costs="nobody knows which manifest is in force, and files of one of them are removed",
-        hints=[
-            "test_faults.py::test_a_store_that_goes_on_after_an_error_loses_no_acknowledged_commit"
-        ],
+        hints=["test_in_between.py"],
     ),
     mutant(
         "newer-log-removed",

@@ -203,10 +203,16 @@ def test_what_a_reader_shows_survives_power_loss_though_the_writer_has_not_synce
             with store.update(durable=False) as txn:
                 txn.put(b"appended", b"value")
             shown = keys(reader)
+            after = [disk.crash(random.Random(0), keep="none")]
+        with store.update(durable=False) as txn:
+            txn.put(b"more", b"value")
         # And one that finds it there when it opens.
         with blobkv.open("/db", fs=disk, read_only=True) as reader:
-            assert keys(reader) == shown == [b"appended", b"synced"]
-        after = disk.crash(random.Random(0), keep="none")
+            shown_at_once = keys(reader)
+            after.append(disk.crash(random.Random(0), keep="none"))
 
-    with blobkv.open("/db", fs=after) as store:
-        assert keys(store) == shown
+    assert shown == [b"appended", b"synced"]
+    assert shown_at_once == [b"appended", b"more", b"synced"]
+    for survivor, expected in zip(after, [shown, shown_at_once], strict=True):
+        with blobkv.open("/db", fs=survivor) as store:
+            assert keys(store) == expected

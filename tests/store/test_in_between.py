@@ -18,7 +18,8 @@ from blobkv import Store, Transaction
 from blobkv._engine import jobs
 from blobkv._engine.files import WritableFile
 from blobkv._engine.log import Log, LogFile
-from blobkv.errors import CorruptionError
+from blobkv._engine.memtable import Memtable
+from blobkv.errors import CorruptionError, PoisonedError
 from blobkv.testing import SimulatedDisk
 
 Change = Callable[[Transaction], object]
@@ -133,6 +134,29 @@ def test_what_is_cleared_and_not_synced_yet_is_still_shown(disk: MeddledDisk) ->
         assert pairs(store) == {}
 
 
+def test_an_interrupt_between_log_and_memtable_poisons(
+    disk: MeddledDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has a commit that memory lacks: the next would take its number."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"before")
+        with monkeypatch.context() as patch:
+            patch.setattr(Memtable, "apply", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                put(store, b"interrupted")
+        with pytest.raises(PoisonedError):
+            put(store, b"after")
+
+        assert pairs(store) == after_power_loss(disk) == {b"before": b"v"}
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"after")
+        assert after_power_loss(disk) == pairs(store)
+
+
 # Between the seal of a log and the flush of its memtable.
 
 
@@ -195,6 +219,30 @@ def test_a_flush_that_lost_an_entry_is_not_put_in_force(
 
         store.flush()
         assert after_power_loss(disk) == pairs(store) == expected
+
+
+def test_a_manifest_of_which_nobody_knows_whether_it_is_in_force_costs_no_file(
+    disk: MeddledDisk,
+) -> None:
+    """It was renamed, and the sync of the directory failed."""
+    renamed = False
+
+    def is_sync_of_the_rename(operation: str, _: str) -> bool:
+        nonlocal renamed
+        renamed = renamed or operation == "rename"
+        return renamed and operation == "sync_directory"
+
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"k")
+        disk.fail(when=is_sync_of_the_rename)
+        with pytest.raises(OSError, match="EIO"):
+            store.flush()
+        with pytest.raises(PoisonedError):
+            put(store, b"more")
+        for keep in ("all", "none", "random"):
+            survivor = disk.crash(random.Random(0), keep=keep)
+            with blobkv.open("/db", fs=survivor) as after:
+                assert pairs(after) == pairs(store) == {b"k": b"v"}
 
 
 # Between two look-ups of one read.

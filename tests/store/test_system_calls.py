@@ -7,6 +7,7 @@ which the simulated disk shows.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sys
@@ -22,6 +23,11 @@ from blobkv.testing.nodes import DirectoryNode
 linux_only = pytest.mark.skipif(
     sys.platform == "darwin", reason="there a sync is another call, F_FULLFSYNC"
 )
+
+
+def put(store: blobkv.Store, key: bytes) -> None:
+    with store.update() as txn:
+        txn.put(key, b"v")
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
@@ -42,11 +48,9 @@ def test_a_commit_has_the_system_sync_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with blobkv.open(tmp_path / "db") as store:
-        with store.update() as txn:
-            txn.put(b"a log", b"is made")
+        put(store, b"a log is made")
         synced = watched(monkeypatch, "fdatasync")
-        with store.update() as txn:
-            txn.put(b"k", b"v")
+        put(store, b"k")
 
         (log,) = (tmp_path / "db").glob("*.log")
         assert synced == [str(log)]
@@ -57,8 +61,7 @@ def test_a_flush_has_the_system_sync_the_table_the_manifest_and_the_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with blobkv.open(tmp_path / "db") as store:
-        with store.update() as txn:
-            txn.put(b"k", b"v")
+        put(store, b"k")
         files, directories = watched(monkeypatch, "fdatasync"), watched(monkeypatch, "fsync")
         store.flush()
 
@@ -80,6 +83,29 @@ def test_an_append_goes_on_where_the_system_has_written_a_part(
     assert (tmp_path / "file").read_bytes() == b"in parts, and more"
 
 
+def test_what_the_system_wrote_of_a_commit_before_the_disk_was_full_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has a position of its own, which goes on by what was written."""
+    write = os.pwrite
+
+    def write_part(fd: int, data: bytes, at: int) -> int:
+        if len(data) <= part:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(fd, data[:-part], at)
+
+    with blobkv.open(tmp_path / "db") as store:
+        put(store, b"before")
+        for part in (1, 30, 50):
+            with monkeypatch.context() as patch:
+                patch.setattr(system.os, "pwrite", write_part)
+                with pytest.raises(OSError, match="No space left"):
+                    put(store, b"lost")
+            put(store, b"after %d" % part)
+        with blobkv.open(tmp_path / "db", read_only=True) as reader, reader.view() as txn:
+            assert list(txn) == [b"after 1", b"after 30", b"after 50", b"before"]
+
+
 def just_made(disk: SimulatedDisk, name: str) -> None:
     """Make a directory as another program would, without a sync."""
     disk._volume.root.place(name, DirectoryNode())
@@ -88,8 +114,8 @@ def just_made(disk: SimulatedDisk, name: str) -> None:
 def test_a_new_store_makes_the_name_of_its_directory_durable() -> None:
     disk = SimulatedDisk()
     just_made(disk, "db")
-    with blobkv.open("/db", fs=disk) as store, store.update() as txn:
-        txn.put(b"k", b"v")
+    with blobkv.open("/db", fs=disk) as store:
+        put(store, b"k")
 
     after = disk.crash(random.Random(0), keep="none")
     with blobkv.open("/db", fs=after, create=False) as store, store.view() as txn:
@@ -98,10 +124,9 @@ def test_a_new_store_makes_the_name_of_its_directory_durable() -> None:
 
 def test_a_backup_makes_the_name_of_its_directory_durable() -> None:
     disk = SimulatedDisk()
-    just_made(disk, "copy")
     with blobkv.open("/db", fs=disk) as store:
-        with store.update() as txn:
-            txn.put(b"k", b"v")
+        put(store, b"k")
+        just_made(disk, "copy")
         store.backup("/copy")
 
     after = disk.crash(random.Random(0), keep="none")
