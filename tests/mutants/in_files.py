@@ -293,7 +293,7 @@ IN_FILES: Final[tuple[Mutant, ...]] = (
         "        if not self._lines:\n",
         does="a child goes on writing when its store has ended",
         costs="files appear in a store that another has opened",
-        hints=["test_child.py::test_a_child_whose_input_ends_writes_nothing_more"],
+        hints=["test_child.py::test_a_child_ends_within_a_job_when_its_input_has_ended"],
     ),
     mutant(
         "childs-leftover-stays",

@@ -124,7 +124,7 @@ IN_TABLES: Final = (
         "                        if start:",
         does="a slot with the right tag is taken without comparing the key",
         costs="a get returns another key's value",
-        hints=[f"{LAYERED}::test_keys_with_equal_tags_are_told_apart"],
+        hints=[FOUND],
     ),
     mutant(
         "longer-key-taken-for-the-key",

@@ -101,8 +101,8 @@ def _try_all(bugs: Sequence[Mutant], jobs: int, limit: float) -> dict[str, Outco
                 seconds = f"{outcome.seconds:.1f} s"
                 _say(f"[{len(found)}/{len(bugs)}] {name}: {outcome.verdict}{by}, {seconds}")
         except BaseException:
-            # What has not begun is not begun.
             pool.shutdown(wait=False, cancel_futures=True)
+            trials.end()
             raise
     return found
 

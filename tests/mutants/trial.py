@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,6 +85,8 @@ class Trials:
         # Tests that pass without a bug.
         self._passing: set[str] = set()
         self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
 
     def __enter__(self) -> Self:
         return self
@@ -108,14 +111,20 @@ class Trials:
         try:
             apply(bug, project / "blobkv")
             hints = [f"{TESTS}/{hint}" for hint in bug.hints]
-            run = _run(project, hints, self._limit / _HINTS_DIVISOR)
+            run = self._run(project, hints, self._limit / _HINTS_DIVISOR)
             if run.verdict is None:
-                run = _run(project, [TESTS], self._limit)
+                run = self._run(project, [TESTS], self._limit)
         finally:
             shutil.rmtree(project)
         if run.test is not None:
             self._check_sound(bug, run.test)
         return Outcome(bug.name, run.verdict or "SURVIVED", run.test, time.monotonic() - start)
+
+    def end(self) -> None:
+        """End every trial under way, and begin no other; each raises `TrialError`."""
+        self._ended = True
+        for process in list(self._running):
+            _kill(process)
 
     def _copy(self, name: str) -> Path:
         project = Path(self._directory.name) / name
@@ -126,33 +135,47 @@ class Trials:
         with self._lock:
             if test in self._passing:
                 return
-            if _run(self._sound, [test], self._limit).verdict is not None:
+            if self._run(self._sound, [test], self._limit).verdict is not None:
                 raise TrialError(f"{bug.name}: {test} fails without it, too")
             self._passing.add(test)
 
+    def _run(self, project: Path, tests: list[str], limit: float) -> _Run:
+        environment = {
+            "HYPOTHESIS_PROFILE": "dev",
+            **os.environ,
+            "PYTHONPATH": str(project),
+        }
+        with (project / "output").open("wb") as target:
+            process = subprocess.Popen(
+                [sys.executable, *_PYTEST, *tests],
+                cwd=project,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=target,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._running.add(process)
+        status: int | None = None
+        with suppress(subprocess.TimeoutExpired):
+            status = process.wait(0 if self._ended else limit)
+        # Also of what has ended: it may have left processes behind.
+        _kill(process)
+        self._running.discard(process)
+        if self._ended:
+            raise TrialError("it was ended")
+        return _verdict(project, tests, status)
 
-def _run(project: Path, tests: list[str], limit: float) -> _Run:
-    environment = {"HYPOTHESIS_PROFILE": "dev", **os.environ, "PYTHONPATH": str(project)}
-    output = project / "output"
-    with output.open("wb") as target:
-        process = subprocess.Popen(
-            [sys.executable, *_PYTEST, *tests],
-            cwd=project,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=target,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            status: int | None = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    said = output.read_text(encoding="utf-8", errors="replace")
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _verdict(project: Path, tests: list[str], status: int | None) -> _Run:
+    """Return what a run of pytest says; a status of None means that it did not end."""
+    said = (project / "output").read_text(encoding="utf-8", errors="replace")
     if status == 0:
         return _Run(None, None)
     if status is None or status < 0:

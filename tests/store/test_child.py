@@ -7,6 +7,8 @@ and the files with those that the manifest names.
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import random
 import signal
@@ -24,6 +26,7 @@ import blobkv
 from blobkv import Store
 from blobkv._engine import builder, child
 from blobkv._engine.child import Child, ChildError
+from blobkv._engine.worker import Worker
 from blobkv.errors import CorruptionError
 from blobkv.testing import SimulatedDisk
 
@@ -239,6 +242,23 @@ def test_a_child_whose_input_ends_writes_nothing_more() -> None:
     with pytest.raises(ChildError, match="broke off"):
         process.ask("piece", 1)
     process.close()
+
+
+def test_a_child_ends_within_a_job_when_its_input_has_ended(tmp_path: Path) -> None:
+    with blobkv.open(tmp_path / "db") as store:
+        pairs = fill(store, 1)
+        writer = store._freeze()
+        job = writer.maintenance._flush_job(writer.tree.oldest_frozen, bottom=True)
+        source, target = io.StringIO(json.dumps(["flush", job, 900]) + "\n"), io.StringIO()
+        worker = Worker(source, target)
+        # It hears of the job, and of the end, before it begins.
+        worker._listen()
+        worker.run()
+
+        assert target.getvalue() == "", "nobody would hear an answer"
+        assert "000900.tbl" not in files(tmp_path / "db")
+        writer.maintenance.flush()
+    check(tmp_path / "db", pairs)
 
 
 PARENT = """
