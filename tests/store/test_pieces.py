@@ -158,6 +158,27 @@ def test_an_input_stays_while_what_it_deletes_stays() -> None:
         assert dispensable([newer], end) == [newer]
 
 
+@pytest.mark.usefixtures("clear_by_range")
+def test_what_was_cleared_stays_so_between_two_pieces_and_past_the_last() -> None:
+    """Where the inputs have no key at all, but what is older has."""
+    kept = dict.fromkeys(KEYS[::10], bytes(400))
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        with store.update() as txn:
+            txn.update(dict.fromkeys(KEYS, b"older"))
+        flush_only(store)
+        with store.update() as txn:
+            txn.clear()
+            txn.update(kept)
+        flush_only(store)
+        with store.update() as txn:
+            txn.put(KEYS[0], kept[KEYS[0]])
+        flush_only(store)
+        merge_some(store, 0, 2)
+
+        assert len(store._source.layers.tables) > 2, "two pieces or more, and what is older"
+        assert shown(store) == kept
+
+
 def test_the_room_for_a_merge_is_its_newer_inputs_and_two_pieces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -67,6 +67,16 @@ def test_a_damaged_block_is_not_served_though_its_neighbor_in_the_page_was_read(
                 get(key)
 
 
+def test_any_flipped_byte_of_the_block_index_is_corruption() -> None:
+    file, data = built({b"%04d" % i: b"v" * 100 for i in range(400)})
+    footer = Table(data, file).footer
+
+    for at in range(footer.index_offset, footer.ranges_offset):
+        damaged = Table(flipped(data, at), file)
+        with pytest.raises(CorruptionError, match="block index checksum"):
+            next(damaged.chunks(b"", None))
+
+
 @pytest.mark.parametrize("slot", [0, 1, PROBE_MAX - 1, PROBE_MAX])
 def test_the_checksum_of_a_page_covers_the_slots_behind_its_homes(slot: int) -> None:
     file, data = built({b"%d" % i: b"" for i in range(5000)})
