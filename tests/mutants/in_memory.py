@@ -105,7 +105,7 @@ IN_MEMORY: Final[tuple[Mutant, ...]] = (
         "recent[0] == start:",
         does="a short range is answered with another that begins at the same key",
         costs="a scan shows keys past its end, or misses some",
-        hints=["test_short_ranges.py::test_short_ranges_hold_what_a_dict_holds"],
+        hints=["test_short_ranges.py"],
     ),
     mutant(
         "clear-leaves-own-puts",
@@ -114,7 +114,7 @@ IN_MEMORY: Final[tuple[Mutant, ...]] = (
         "",
         does="`clear` of many keys leaves those that the same update has put",
         costs="they are there after the commit",
-        hints=["test_in_between.py", "test_store_model.py"],
+        hints=["test_layers_of_data.py"],
     ),
     mutant(
         "prefix-end-without-carry",
@@ -235,7 +235,7 @@ IN_MEMORY: Final[tuple[Mutant, ...]] = (
         "        if gap is not None and self.footer is None:",
         does="a gap at a table's end is not noted",
         costs="salvage takes old values for proven ones",
-        hints=DAMAGED,
+        hints=["test_salvage.py::test_a_gap_hides_the_keys_of_its_block_and_no_others"],
     ),
     mutant(
         "gap-too-narrow",
@@ -244,7 +244,7 @@ IN_MEMORY: Final[tuple[Mutant, ...]] = (
         "self.problems.append(Problem(self.name, *gap, (start, first and first[:-1])))",
         does="a gap ends before the first key behind it, at a start of that key",
         costs="salvage takes old values for proven ones",
-        hints=DAMAGED,
+        hints=["test_salvage.py::test_a_gap_hides_the_keys_of_its_block_and_no_others"],
     ),
     mutant(
         "gap-hides-nothing",

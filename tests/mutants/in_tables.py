@@ -262,7 +262,7 @@ IN_TABLES: Final = (
         "    for (first, last), _ in run[-1:]:",
         does="a table joins a run if it is apart from one table of it",
         costs="a get asks the wrong table of the run",
-        hints=["test_tables.py::test_tables_apart_are_one_run_and_tables_that_overlap_are_not"],
+        hints=["test_tables.py::test_a_table_that_overlaps_any_of_a_run_is_none_of_it"],
     ),
     mutant(
         "extent-without-ranges",
@@ -283,7 +283,7 @@ IN_TABLES: Final = (
         "        if not source:",
         does="a short range is read without looking at range tombstones",
         costs="cleared keys show in small scans",
-        hints=["test_short_ranges.py::test_short_ranges_hold_what_a_dict_holds"],
+        hints=["test_short_ranges.py::test_what_was_cleared_is_in_no_short_range"],
     ),
     mutant(
         "verify-compares-no-digest",
@@ -301,6 +301,6 @@ IN_TABLES: Final = (
         "            if not keys:",
         does="`verify` does not look keys up",
         costs="keys that no get finds are called sound",
-        hints=["test_crafted_bytes.py", "test_table_damage.py"],
+        hints=["test_crafted_bytes.py"],
     ),
 )

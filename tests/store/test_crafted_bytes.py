@@ -201,6 +201,13 @@ def test_a_table_that_makes_no_sense_is_corruption(change: Change) -> None:
     assert [problem.path[-4:] for problem in report.problems] == [".tbl"]
 
 
+def test_verify_finds_a_key_that_the_hash_index_does_not() -> None:
+    with blobkv.open("/db", fs=table_with(hash_index(lambda _: 0, 0))) as store:
+        (problem,) = store.verify().problems
+
+    assert "does not find key" in problem.reason
+
+
 # The manifest.
 
 

@@ -104,6 +104,18 @@ def test_changes_under_a_long_iteration(grown: tuple[Store, dict[bytes, bytes]])
         txn.rollback()
 
 
+@pytest.mark.parametrize("count", [1, 64, 65, 100])
+def test_what_an_update_has_put_and_then_cleared_is_not_there(count: int) -> None:
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        with store.update() as txn:
+            txn.update(dict.fromkeys(KEYS[:count], b"v"))
+            assert txn.clear(b"key") == count
+            txn.put(KEYS[0], b"again")
+            assert dict(txn) == {KEYS[0]: b"again"}
+        with store.view() as txn:
+            assert dict(txn) == {KEYS[0]: b"again"}
+
+
 @pytest.mark.usefixtures("clear_by_range")
 def test_a_merge_above_older_tables_keeps_what_hides_them() -> None:
     with blobkv.open("/db", fs=SimulatedDisk()) as store:

@@ -190,6 +190,30 @@ def test_blocks_are_found_without_a_block_index() -> None:
     assert (found.entries, 300 < found.doubtful < 400) == (0, True)
 
 
+def test_a_gap_hides_the_keys_of_its_block_and_no_others() -> None:
+    disk = SimulatedDisk()
+    with blobkv.open("/db", fs=disk) as store:
+        for value in (b"old", b"new"):
+            with store.update() as txn:
+                txn.update(dict.fromkeys(KEYS, value * 30))
+            store._freeze().maintenance.flush()
+        table = store._source.layers.tables[0]
+    sound = disk.contents(f"/db/{table.name}")
+    blocks = [table._block(i, 0)[0] for i in range(table.block_index.count)]
+    assert len(blocks) > 4
+
+    for i, offset in enumerate(table.block_index.offsets[:-1]):
+        disk.set_contents(
+            f"/db/{table.name}", sound[: offset + 500] + b"\xff" + sound[offset + 501 :]
+        )
+        found = blobkv.salvage("/db", f"/new {i}", fs=disk)
+        start = blocks[i - 1][-1] + b"\x00" if i else b""
+        stop = blocks[i + 1][0] if i + 1 < len(blocks) else None
+        assert [problem.lost for problem in found.problems] == [(start, stop)]
+        known = sorted(key for keys in blocks for key in keys if keys is not blocks[i])
+        assert shown(disk, f"/new {i}") == {key[1:]: b"new" * 30 for key in known}
+
+
 def two_tables_of_one_shape(disk: SimulatedDisk) -> tuple[Pairs, str, str]:
     """Return what is true, and the names of the newer table and of one that it replaced."""
     with blobkv.open("/db", fs=disk) as store:

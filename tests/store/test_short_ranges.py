@@ -89,6 +89,32 @@ def test_the_length_that_list_asks_for_is_no_second_reading(
     assert len(asked) == 3
 
 
+def test_a_kept_range_answers_for_no_other_that_begins_or_ends_there() -> None:
+    pairs = [(b"%d" % i, b"v") for i in range(5)]
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        with store.update() as txn:
+            txn.update(dict(pairs))
+        with store.view() as txn:
+            for start, stop in ((1, 4), (1, 3), (2, 3), (2, 4), (1, 4)):
+                found = txn.items(start=b"%d" % start, stop=b"%d" % stop)
+                assert list(found) == pairs[start:stop]
+
+
+@pytest.mark.usefixtures("clear_by_range")
+def test_what_was_cleared_is_in_no_short_range() -> None:
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        with store.update() as txn:
+            txn.update({b"a1": b"old", b"a2": b"old", b"b": b"old"})
+        store.flush()
+        with store.update() as txn:
+            txn.clear(b"a")
+            txn.put(b"a2", b"new")
+        with store.view() as txn:
+            assert list(txn.items(prefix=b"a")) == [(b"a2", b"new")]
+            assert list(txn.items(start=b"a1", stop=b"a2")) == []
+            assert list(txn.items()) == [(b"a2", b"new"), (b"b", b"old")]
+
+
 def test_a_kept_range_is_gone_with_its_commit_its_view_and_its_store() -> None:
     with blobkv.open("/db", fs=SimulatedDisk()) as store:
         with store.update() as txn:

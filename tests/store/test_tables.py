@@ -207,6 +207,21 @@ def test_tables_apart_are_one_run_and_tables_that_overlap_are_not() -> None:
         assert tables.get(key) == (None if wanted is None else b"%d" % wanted)
 
 
+def test_a_table_that_overlaps_any_of_a_run_is_none_of_it() -> None:
+    disk = SimulatedDisk()
+    spans = {5: (0, 10), 4: (50, 60), 3: (100, 110)}
+    for older in spans.values():
+        tables = Tables(
+            build(disk, number, {b"%03d" % i: b"%d" % number for i in range(*span)})
+            for number, span in {**spans, 2: older}.items()
+        )
+        assert [len(run.tables) for run in tables.runs] == [3, 1]
+        for number, span in spans.items():
+            assert {tables.get(b"%03d" % i) for i in range(*span)} == {b"%d" % number}
+        for table in tables:
+            disk.remove(f"/{table.name}")
+
+
 def test_a_table_whose_blocks_are_damaged_stands_alone_and_the_others_are_read() -> None:
     disk = SimulatedDisk()
     tables = [build(disk, i, {b"%d%02d" % (i, j): b"v" for j in range(50)}) for i in range(3)]
