@@ -206,7 +206,7 @@ IN_MEMORY: Final[tuple[Mutant, ...]] = (
         "",
         does="a claim is given up by closing its descriptor, of which a fork has a copy",
         costs="the store cannot be opened again",
-        hints=["test_processes.py", "test_lifecycle.py"],
+        hints=["test_system_calls.py"],
     ),
     mutant(
         "forked-store-lives",

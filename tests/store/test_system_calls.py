@@ -106,6 +106,20 @@ def test_what_the_system_wrote_of_a_commit_before_the_disk_was_full_is_cut_off(
             assert list(txn) == [b"after 1", b"after 30", b"after 50", b"before"]
 
 
+def test_a_claim_that_was_given_up_is_free_though_a_copy_of_its_descriptor_is_open(
+    tmp_path: Path,
+) -> None:
+    """As a fork has one, until it comes to close it."""
+    disk, path = system.OSFileSystem(), str(tmp_path / "LOCK")
+    claim = disk.lock(path, 0)
+    copy = os.dup(claim._file.fileno())
+    try:
+        claim.release()
+        disk.lock(path, 0).release()
+    finally:
+        os.close(copy)
+
+
 def just_made(disk: SimulatedDisk, name: str) -> None:
     """Make a directory as another program would, without a sync."""
     disk._volume.root.place(name, DirectoryNode())
