@@ -168,8 +168,8 @@ IN_COMMITS: Final = (
         (
             Edit(
                 WRITER,
-                "            self.sync()\n            try:\n                self._log.seal",
-                "            try:\n                self._log.seal",
+                "            self.sync()\n            self._ballast.spend_on(partial(self._seal",
+                "            self._ballast.spend_on(partial(self._seal",
             ),
             Edit(LOG, "        assert self.synced == self.end\n", ""),
         ),

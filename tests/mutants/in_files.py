@@ -135,7 +135,7 @@ IN_FILES: Final[tuple[Mutant, ...]] = (
     mutant(
         "flush-forgets-newer-logs",
         TREE,
-        "logs=tuple(log for log in manifest.logs if log.number > oldest.last_log),",
+        "logs=tuple(log for log in manifest.logs if log.number > newest.last_log),",
         "logs=(),",
         does="a flush drops the logs of commits made since the freeze",
         costs="acknowledged commits are gone at the next open",
@@ -202,7 +202,7 @@ IN_FILES: Final[tuple[Mutant, ...]] = (
     mutant(
         "newer-log-removed",
         RECOVERY,
-        "    _check_unnamed_logs(fs, directory, names, manifest)\n",
+        "    check_unnamed_logs(fs, directory, names, manifest)\n",
         "",
         does="a log that is newer than the manifest is removed as a leftover",
         costs="who put an old manifest back loses what the newer one named",
@@ -240,8 +240,8 @@ IN_FILES: Final[tuple[Mutant, ...]] = (
     mutant(
         "failed-backup-stays",
         BACKUP,
-        '                fs.remove(f"{directory}/{name}")',
-        "                pass",
+        "        empty(fs, directory)\n        raise",
+        "        raise",
         does="what a failed backup has written is not removed",
         costs="it cannot be made again, and looks like one",
         hints=["test_leftovers.py::test_a_backup_that_failed_anywhere_can_be_made_again"],

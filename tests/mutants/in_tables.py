@@ -94,8 +94,8 @@ IN_TABLES: Final = (
     mutant(
         "run-of-slots-too-long",
         HASH_INDEX,
-        '    if re.search(rb"[^\\x00]{%d}" % (PROBE_MAX + 1), tags):',
-        "    if hashes and not tags:",
+        "    if is_too_full(tags):\n        return bytearray()",
+        "    if hashes and not tags:\n        return bytearray()",
         does="a hash index may have more full slots in a row than a checksum covers",
         costs="a search runs on into what was not verified, or past the end",
         hints=["test_tables.py::test_a_hash_index_has_no_run_that_its_checksums_do_not_reach"],
@@ -186,8 +186,8 @@ IN_TABLES: Final = (
     mutant(
         "flush-drops-tombstones-early",
         MAINTENANCE,
-        "        bottom = not tree.layers.tables",
-        "        bottom = True",
+        "        bottom = not self._tree.layers.tables\n        piece",
+        "        bottom = True\n        piece",
         does="a flush drops tombstones though older tables are there",
         costs="deleted keys come back",
         hints=[f"{LAYERED}::test_point_reads"],
