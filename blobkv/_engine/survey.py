@@ -175,6 +175,8 @@ class Survey:
         """Find the good blocks before `end`, and note each gap between them."""
         at, last = layout.TABLE_HEADER_SIZE, b""
         gap: _Gap | None = None
+        newest: Chunk = (), ()
+        behind_gap = False
         while at < end:
             # A good block ends where the next one is said to start; so whatever the block index
             # says, no byte is read for two blocks.
@@ -186,6 +188,7 @@ class Survey:
                 gap = gap or _Gap(at, getattr(error, "reason", f"cannot be read: {error}"))
                 at = self._next_place(at, end, offsets)
                 continue
+            behind_gap = gap is not None
             if gap is not None:
                 self._note(gap, last, keys[0])
                 gap = None
@@ -194,10 +197,20 @@ class Survey:
             self.entries += len(keys)
             self.tombstones += values.count(None)
             last = keys[-1]
+            newest = keys, values
             at += size
         # Without a footer nobody knows where blocks end and the hash index begins.
-        if gap is not None and self.footer is not None:
+        if self.footer is None:
+            if behind_gap and _may_be_ranges(*newest):
+                self._drop_last(*newest)
+        elif gap is not None:
             self._note(gap, last, None)
+
+    def _drop_last(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+        """Leave out a block that may hold range tombstones: as entries nobody wrote them."""
+        self._blocks.pop()
+        self.entries -= len(keys)
+        self.tombstones -= values.count(None)
 
     def _read_block(self, at: int, end: int) -> tuple[int, Chunk]:
         head = self._window.read(at, layout.BLOCK_HEADER_SIZE)
@@ -235,6 +248,13 @@ class Survey:
         self._gaps += 1
         start = last + b"\x00" if self._blocks else b""
         self.problems.append(Problem(self.name, *gap, (start, first)))
+
+
+def _may_be_ranges(starts: Sequence[bytes], stops: Sequence[bytes | None]) -> bool:
+    bounds = [bound for pair in zip(starts, stops, strict=True) for bound in pair]
+    if bounds[-1] is None:
+        bounds.pop()
+    return None not in bounds and all(map(lt, bounds, bounds[1:]))
 
 
 class Remains(Forward):

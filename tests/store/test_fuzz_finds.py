@@ -214,8 +214,8 @@ def ranges_reversed(data: bytearray, footer: table_format.Footer) -> None:
     data[at : footer.size - table_format.FOOTER_SIZE] = b"".join(parts)
 
 
-def test_range_tombstones_out_of_order_are_corruption() -> None:
-    """To put each before all others takes time in the square of their number."""
+def cleared() -> SimulatedDisk:
+    """A store whose newest table has range tombstones, and an entry behind them."""
     disk = SimulatedDisk()
     with blobkv.open(ROOT, fs=disk) as store:
         for i in range(3):
@@ -226,11 +226,32 @@ def test_range_tombstones_out_of_order_are_corruption() -> None:
             assert [txn.clear(b"%d" % i) for i in (0, 2)] == [100, 100]
             txn.put(b"2 050", b"new")
         store._freeze().maintenance.flush()
+    return disk
+
+
+def test_range_tombstones_out_of_order_are_corruption() -> None:
+    """To put each before all others takes time in the square of their number."""
+    disk = cleared()
     change_newest(disk, ranges_reversed)
 
     with pytest.raises(CorruptionError, match="not in order"):
         opened(disk)
     assert blobkv.salvage(ROOT, "/new", fs=disk).problems
+
+
+def test_range_tombstones_are_not_salvaged_as_entries() -> None:
+    """They are a block like others, and without a footer nobody knows where blocks end."""
+    disk = cleared()
+    path = f"{ROOT}/{Manifest.read(disk, ROOT).tables[0].name}"
+    data = bytearray(disk.contents(path))
+    for at in (table_format.TABLE_HEADER_SIZE, -1):
+        data[at] ^= 1
+    disk.set_contents(path, bytes(data))
+    found = blobkv.salvage(ROOT, "/new", doubtful="/doubtful", fs=disk)
+
+    assert (found.entries, found.doubtful) == (0, 300)
+    with blobkv.open("/doubtful", fs=disk) as store, store.view() as txn:
+        assert set(txn.values()) == {b"v"}
 
 
 # What `verify` and `salvage` read.

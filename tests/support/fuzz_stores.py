@@ -38,13 +38,17 @@ ABSENT = [b"", b"key", b"key 1", b"key 100x", b"m", b"\xff" * 9]
 
 
 class Made(NamedTuple):
-    """A store in /db, and what it holds after each commit that its logs hold.
+    """A store in /db, and what it holds.
 
-    The first state is that of the tables.
+    Attributes:
+        disk: Where it is.
+        states: What it holds after each commit that its logs hold; first, what its tables do.
+        ever: Every pair that it has held.
     """
 
     disk: SimulatedDisk
     states: dict[int, Pairs]
+    ever: set[tuple[bytes, bytes]]
 
     def copy(self) -> SimulatedDisk:
         return self.disk.crash(random.Random(0), keep="all")
@@ -75,7 +79,8 @@ def made() -> Made:
         commit(lambda txn, i=i: txn.update({b"last": b"%d" % i * 40, b"log %d" % i: b"here"}))
     killed = disk.crash(random.Random(0), keep="all")
     store.close()
-    return Made(killed, {at: held for at, held in states.items() if at >= in_tables})
+    ever = {pair for held in states.values() for pair in held.items()}
+    return Made(killed, {at: held for at, held in states.items() if at >= in_tables}, ever)
 
 
 def _change_much(txn: Transaction) -> None:
@@ -124,6 +129,8 @@ def _salvage(disk: SimulatedDisk, true: dict[int, Pairs] | None) -> None:
             assert len(txn) <= found.entries
         if true is not None and found.sequence in true:
             assert pairs.items() <= true[found.sequence].items()
+        with blobkv.open("/doubtful", fs=disk, read_only=True) as store, store.view() as txn:
+            assert true is None or set(txn.items()) <= made().ever
 
 
 def _read(disk: SimulatedDisk, true: dict[int, Pairs] | None, *, read_only: bool) -> None:
