@@ -42,6 +42,7 @@ PRINT_SECONDS = 60.0
 # What a growth of memory has to exceed to be one, and not the allocator's mood.
 GROWTH_FACTOR_MAX = 1.2
 GROWTH_SIZE_MAX = 24 << 20
+GROWTH_BLOCKS_MAX = 20_000
 WARM_ROUNDS = 3
 SWITCH_SECONDS = 0.0002
 
@@ -272,24 +273,30 @@ class Growth:
 
     def __init__(self) -> None:
         self.resident: list[int] = []
+        self.blocks: list[int] = []
         self.descriptors: list[int] = []
 
     def note(self) -> None:
         """Note what this process takes now that no store is open."""
         gc.collect()
         self.resident.append(resident_size())
+        self.blocks.append(sys.getallocatedblocks())
         self.descriptors.append(len(list(Path("/dev/fd").iterdir())))
 
     def check(self) -> None:
         """Raise Wrong if memory or descriptors grow after the first rounds."""
         warm = self.descriptors[WARM_ROUNDS:]
         check(len(set(warm)) <= 1, f"descriptors after each round: {warm}")
-        sizes = self.resident[WARM_ROUNDS:]
-        part = len(sizes) // 4
-        if part:
-            first, last = median(sizes[: 2 * part]), median(sizes[-part:])
-            limit = first * GROWTH_FACTOR_MAX + GROWTH_SIZE_MAX
-            check(last <= limit, f"resident memory after each round: {sizes}")
+        for what, noted, more in (
+            ("resident", self.resident, GROWTH_SIZE_MAX),
+            ("blocks", self.blocks, GROWTH_BLOCKS_MAX),
+        ):
+            sizes = noted[WARM_ROUNDS:]
+            part = len(sizes) // 4
+            if part:
+                first, last = median(sizes[: 2 * part]), median(sizes[-part:])
+                limit = first * GROWTH_FACTOR_MAX + more
+                check(last <= limit, f"{what} of memory after each round: {sizes}")
 
 
 def resident_size() -> int:
@@ -336,7 +343,7 @@ def line(elapsed: float, count: Counter[str], growth: Growth, path: Path) -> str
     return (
         f"{elapsed:7.0f} s  {sum(count.values()):10,} operations  "
         f"{len(growth.resident) - 1} rounds  "
-        f"{growth.resident[-1] / (1 << 20):7.1f} MiB resident  "
+        f"{growth.resident[-1] / (1 << 20):7.1f} MiB resident  {growth.blocks[-1]:,} blocks  "
         f"{growth.descriptors[-1]} descriptors  {space(path) / (1 << 20):6.1f} MiB of store"
     )
 

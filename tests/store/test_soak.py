@@ -52,10 +52,11 @@ def test_a_pair_that_nobody_wrote_is_noticed() -> None:
             soak.check_view(txn, "view")
 
 
-@pytest.mark.parametrize("what", ["resident", "descriptors"])
+@pytest.mark.parametrize("what", ["resident", "blocks", "descriptors"])
 def test_growth_is_noticed(what: str) -> None:
     growth = soak.Growth()
     growth.resident = [10, 200, 300] + [(100 << 20) + i for i in range(20)]
+    growth.blocks = list(growth.resident)
     growth.descriptors = [5, 9] + [6] * 21
     growth.check()
 
