@@ -88,6 +88,22 @@ def test_a_view_of_the_writer_and_one_beside_it(where: str, *, flushed: bool) ->
 
 
 @pytest.mark.usefixtures("clear_by_range")
+def test_a_table_of_nothing_but_a_cleared_range_hides_it_in_short_reads_too() -> None:
+    with blobkv.open("/db", fs=SimulatedDisk()) as store:
+        for i in range(5):
+            put(store, b"%d" % i)
+        flush_only(store)
+        with store.update() as txn:
+            assert txn.clear(b"1") == 1
+        flush_only(store)
+        assert [table.footer.entries for table in store._source.layers.tables] == [0, 5]
+        with store.view() as txn:
+            assert list(txn.keys(start=b"1", stop=b"2")) == []
+            assert list(txn.keys(start=b"0", stop=b"3")) == [b"0", b"2"]
+            assert list(txn) == [b"0", b"2", b"3", b"4"]
+
+
+@pytest.mark.usefixtures("clear_by_range")
 def test_a_view_that_is_opened_while_a_clear_is_synced_shows_what_was_before() -> None:
     disk = SimulatedDisk()
     seen: list[tuple[int, Pairs]] = []

@@ -206,6 +206,16 @@ def test_verify_ends_though_the_manifest_is_gone_when_it_looks_again(
         monkeypatch.undo()
 
 
+def test_verify_reports_a_disk_that_cannot_be_read() -> None:
+    disk = SimulatedDisk()
+    with store_on(disk) as store:
+        name = store._source.manifest.tables[0].name
+        disk.fail(when=lambda operation, path: operation == "read" and path.endswith(name))
+        (problem,) = store.verify().problems
+        assert (problem.path, problem.reason[:15]) == (name, "cannot be read:")
+        assert store.verify().ok
+
+
 def test_a_problem_says_which_keys_may_be_concerned() -> None:
     told = {
         None: "f+0x10: bad",

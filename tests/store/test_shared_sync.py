@@ -181,3 +181,26 @@ def test_an_interrupted_waiter_leaves_the_others_waiting(
     log.gate.release(3)
     for future in waiting:
         future.result(TIMEOUT_SECONDS)
+
+
+def test_an_interrupt_while_another_syncs_leaves_no_round_open(log: GrowingLog) -> None:
+    """It comes as the one that would lead waits for its turn."""
+
+    class Interrupted:
+        def __enter__(self) -> None:
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_: object) -> None:
+            """Never entered."""
+
+    shared = SharedSync(GrowingLog.sync)
+    turn, shared._turn = shared._turn, Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        shared.through(log, log.append())
+    assert shared._joining is None
+
+    shared._turn = turn
+    log.gate.release()
+    end = log.append()
+    shared.through(log, end)
+    assert log.synced == end
