@@ -134,6 +134,7 @@ def test_what_is_cleared_in_an_update_is_gone_in_it(call: str) -> None:
             txn.update(dict.fromkeys(KEYS, b"v"))
 
         def change(txn: Transaction) -> None:
+            txn._changes().check()
             assert txn.clear() == len(KEYS)
             assert txn.get(KEYS[7]) is None
             txn.put(KEYS[9], b"since")
