@@ -122,7 +122,10 @@ atexit.register(last)
     "a finalizer that closes": """
 class Owner:
     def __init__(self, store): self.store = store
-    def __del__(self): self.store.close()
+    def __del__(self):
+        # The interpreter may have finalized the store's files before this.
+        try: self.store.close()
+        except blobkv.PoisonedError: pass
 owner = Owner(store)
 """,
     "a closed store": "store.close()",
