@@ -60,8 +60,8 @@ def table(bugs: Sequence[Mutant], found: dict[str, Outcome]) -> str:
     for bug in bugs:
         outcome = found[bug.name]
         by = outcome.verdict if outcome.test is None else f"`{_short(outcome.test)}`"
-        hung = "hangs: " if outcome.verdict == "hung" else ""
-        lines.append(f"| {bug.name} | {bug.does} | {hung}{by} |")
+        how = "" if outcome.verdict in {"caught", by} else f"{outcome.verdict}: "
+        lines.append(f"| {bug.name} | {bug.does} | {how}{by} |")
     return "\n".join(lines)
 
 

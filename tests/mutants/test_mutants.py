@@ -31,6 +31,18 @@ def test_twice():
 def test_always_wrong():
     assert not blobkv.double(0) == 0
 """
+UNLUCKY = """
+from pathlib import Path
+
+def test_twice():
+    assert True
+
+def test_unlucky():
+    before = Path("before")
+    seen = before.exists()
+    before.touch()
+    assert seen
+"""
 SAME = "number + number"
 
 
@@ -58,7 +70,9 @@ def is_there(hint: str) -> bool:
 
 def test_the_document_tells_of_every_seeded_bug_and_which_test_notices_it() -> None:
     page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([a-z-]+) \| (.+) \| (?:hangs: )?`(.+)` \|$", page, re.MULTILINE)
+    rows = re.findall(
+        r"^\| ([a-z-]+) \| (.+) \| (?:hung: |crashed: )?`(.+)` \|$", page, re.MULTILINE
+    )
 
     assert [(name, does) for name, does, _ in rows] == [(bug.name, bug.does) for bug in ALL]
     for name, _, by in rows:
@@ -123,6 +137,14 @@ def test_a_bug_that_ends_in_no_time_hangs(toy: Path) -> None:
 @pytest.mark.slow
 def test_a_test_that_fails_anyway_catches_nothing(toy: Path) -> None:
     with pytest.raises(TrialError, match="test_always_wrong fails without it, too"):
+        tried(toy, bug_in(SAME, "number * number"))
+
+
+@pytest.mark.slow
+def test_a_test_that_fails_once_only_catches_nothing(toy: Path) -> None:
+    test = toy / "tests" / "store" / "test_toy.py"
+    test.write_text(UNLUCKY, encoding="utf-8")
+    with pytest.raises(TrialError, match="test_unlucky failed once, and not again"):
         tried(toy, bug_in(SAME, "number * number"))
 
 

@@ -3,7 +3,8 @@
 The project is copied to a temporary directory, the bug is put in there, and pytest runs in a
 process group of its own: first the tests that are likely to notice, then all of `tests/store`,
 each time up to the first failure. Whether the test that failed knows the bug, or fails anyway,
-is asked of a copy without a bug. What takes too long is ended, and counts as noticed: it hung.
+is asked of a copy without a bug; one of all those must fail twice, since some may be unlucky.
+What takes too long is ended, and counts as noticed: it hung.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Outcome:
 
     Attributes:
         name: The bug's.
-        verdict: "caught", "hung", or "SURVIVED".
+        verdict: "caught", "hung", "crashed", or "SURVIVED".
         test: The test that noticed it, without its parameters; None if none did.
         seconds: How long it took.
     """
@@ -114,6 +115,7 @@ class Trials:
             run = self._run(project, hints, self._limit / _HINTS_DIVISOR)
             if run.verdict is None:
                 run = self._run(project, [TESTS], self._limit)
+                self._check_again(bug, project, run.test)
         finally:
             shutil.rmtree(project)
         if run.test is not None:
@@ -130,6 +132,11 @@ class Trials:
         project = Path(self._directory.name) / name
         shutil.copytree(self._root, project, ignore=_LEFT_OUT)
         return project
+
+    def _check_again(self, bug: Mutant, project: Path, test: str | None) -> None:
+        """Raise TrialError if a test, one of very many, was only unlucky."""
+        if test is not None and self._run(project, [test], self._limit).verdict is None:
+            raise TrialError(f"{bug.name}: {test} failed once, and not again")
 
     def _check_sound(self, bug: Mutant, test: str) -> None:
         with self._lock:
@@ -180,7 +187,7 @@ def _verdict(project: Path, tests: list[str], status: int | None) -> _Run:
         return _Run(None, None)
     if status is None or status < 0:
         # The test that was begun last is the one that did not end.
-        verdict, noticed = "hung" if status is None else "caught", _BEGUN.findall(said)[-1:]
+        verdict, noticed = "hung" if status is None else "crashed", _BEGUN.findall(said)[-1:]
     else:
         verdict, noticed = "caught", _FAILED.findall(said)[:1]
     if not noticed or (status or 0) > _TESTS_FAILED:
