@@ -251,10 +251,10 @@ class Survey:
 
 
 def _may_be_ranges(starts: Sequence[bytes], stops: Sequence[bytes | None]) -> bool:
-    bounds = [bound for pair in zip(starts, stops, strict=True) for bound in pair]
-    if bounds[-1] is None:
-        bounds.pop()
-    return None not in bounds and all(map(lt, bounds, bounds[1:]))
+    pairs = zip(starts, stops, strict=True)
+    bounds = [bound for pair in pairs for bound in pair if bound is not None]
+    # Only the last range may have no stop.
+    return None not in stops[:-1] and all(map(lt, bounds, bounds[1:]))
 
 
 class Remains(Forward):

@@ -168,8 +168,8 @@ IN_COMMITS: Final = (
         (
             Edit(
                 WRITER,
-                "            self.sync()\n            self._ballast.spend_on(partial(self._seal",
-                "            self._ballast.spend_on(partial(self._seal",
+                "            self.sync()\n            self._ballast.spend_on(",
+                "            self._ballast.spend_on(",
             ),
             Edit(LOG, "        assert self.synced == self.end\n", ""),
         ),

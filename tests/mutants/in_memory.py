@@ -231,8 +231,8 @@ IN_MEMORY: Final[tuple[Mutant, ...]] = (
     mutant(
         "gap-at-the-end-lost",
         SURVEY,
-        "        if gap is not None and self.footer is not None:",
-        "        if gap is not None and self.footer is None:",
+        "        elif gap is not None:\n            self._note(gap, last, None)",
+        "        elif gap is not None:\n            pass",
         does="a gap at a table's end is not noted",
         costs="salvage takes old values for proven ones",
         hints=["test_salvage.py::test_a_gap_hides_the_keys_of_its_block_and_no_others"],
