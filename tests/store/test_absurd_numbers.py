@@ -128,7 +128,7 @@ def test_a_hundred_thousand_tables(tmp_path: Path, *, same: bool) -> None:
     assert use(with_lines(many), tmp_path / "db").count("CorruptionError") == 2
 
 
-@pytest.mark.parametrize("item", ["[]", "{}", "300", '"ab"'])
+@pytest.mark.parametrize("item", ["[]", '"ab"'])
 def test_a_line_of_millions_of_items(tmp_path: Path, item: str) -> None:
     disk = made()
     count = (15 << 20) // (len(item) + 1)
@@ -145,7 +145,7 @@ def test_a_line_of_millions_of_items(tmp_path: Path, item: str) -> None:
 FIELDS = {"entries": 16, "tombstones": 24, "blocks": 32, "homes": 40}
 
 
-@pytest.mark.parametrize("number", [2**31, 2**60, 2**64 - 1])
+@pytest.mark.parametrize("number", [2**31, 2**60])
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_footer_that_claims(tmp_path: Path, field: str, number: int) -> None:
     disk = made()

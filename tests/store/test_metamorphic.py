@@ -37,7 +37,7 @@ from blobkv.testing import SimulatedDisk
 
 pytestmark = pytest.mark.slow
 
-COUNT = int(os.environ.get("BLOBKV_METAMORPHIC_COUNT", "6"))
+COUNT = int(os.environ.get("BLOBKV_METAMORPHIC_COUNT", "4"))
 SEED = int(os.environ.get("BLOBKV_METAMORPHIC_SEED", "1"))
 STEPS = 60
 TESTS = str(Path(__file__).parents[1])
