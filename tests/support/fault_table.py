@@ -1,7 +1,8 @@
 """A table of the faults that a run of the tests has tried, for who wants to know how many.
 
 A test notes each kind of fault and at how many points it was tried, once it has found nothing
-lost and nothing wrong: a test that fails adds no row. `--fault-table` prints the rows; CI always does.
+lost and nothing wrong: a test that fails adds no row. `--fault-table` prints the rows, and CI
+always does.
 """
 
 from __future__ import annotations
