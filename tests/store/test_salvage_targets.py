@@ -66,6 +66,14 @@ def test_a_target_that_is_not_empty_is_left_alone(
     }
 
 
+def test_a_file_in_place_of_a_target_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with blobkv.open(tmp_path / "db"):
+        pass
+    with pytest.raises(UsageError, match="file: not a directory"):
+        blobkv.salvage(tmp_path / "db", tmp_path / "file")
+
+
 def test_where_there_is_no_store_there_is_nothing_to_salvage(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UsageError, match="no store here"):
