@@ -51,16 +51,36 @@ def write_store(fs: FileSystem, directory: str, chunks: Iterator[Chunk], sequenc
     )
 
 
-def counted(
-    chunks: Iterator[Chunk], total: int, progress: Callable[[int, int], None] | None
-) -> Iterator[Chunk]:
-    """Yield the chunks, telling how many of about `total` entries were read."""
-    done = 0
-    for chunk in chunks:
-        done += len(chunk[0])
-        if progress is not None:
-            progress(done, max(done, total))
-        yield chunk
+class Counted:
+    """Chunks that are counted as they are read.
+
+    Args:
+        of: The chunks.
+        total: About how many entries they have.
+        progress: Called with how many were read, and how many there are, if at all.
+
+    Attributes:
+        count: How many entries were read so far.
+    """
+
+    def __init__(
+        self,
+        of: Iterator[Chunk],
+        total: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.count = 0
+        self._of = of
+        self._total = total
+        self._progress = progress
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the chunks."""
+        for chunk in self._of:
+            self.count += len(chunk[0])
+            if self._progress is not None:
+                self._progress(self.count, max(self.count, self._total))
+            yield chunk
 
 
 def copy_store(
@@ -70,8 +90,8 @@ def copy_store(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write what `state` shows as a new store. Args, errors, cost: as `write_store`."""
-    chunks = counted(state.chunks(b"", None), state.entries, progress)
-    write_store(fs, directory, chunks, state.sequence)
+    read = Counted(state.chunks(b"", None), state.entries, progress)
+    write_store(fs, directory, read.chunks(), state.sequence)
 
 
 def link_store(fs: FileSystem, source: str, directory: str, state: State) -> None:

@@ -6,7 +6,8 @@ cleared by deleting from the store that fills it.
 
 The file is made when the store is opened, and made anew, as large as it should be beside the
 tables, after work in the background; where there is no room for that, as large as fits. What
-may use it: a transaction that deletes at least as much as it puts, a flush, and a merge.
+may use it: a transaction that deletes at least as many keys as it puts, and puts little; a
+seal; a flush or a merge of what deletes; and an open that has to write a log's commits anew.
 
 Source: the ballast files of CockroachDB, kept by the store itself instead of by its operator.
 """
@@ -94,17 +95,21 @@ class Ballast:
         except OSError as error:
             if not is_full(error):
                 raise
-            with self._lock:
-                if not self._size:
+            taken = False
+            try:
+                with self._lock:
+                    if taken := self._size > 0:
+                        self.in_use = True
+                        self._remove()
+                if not taken:
                     raise
-                self._remove()
-                self.in_use = True
-        try:
-            return work()
-        finally:
-            with self._lock:
-                self._restore()
-                self.in_use = False
+                return work()
+            finally:
+                # Before anything that an interrupt could end.
+                if taken:
+                    self.in_use = False
+                    with self._lock:
+                        self._restore()
 
     def _found_size(self) -> int:
         try:

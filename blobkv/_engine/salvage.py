@@ -23,7 +23,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from blobkv._engine.backup import check_empty, counted, empty, write_store
+from blobkv._engine.backup import Counted, check_empty, empty, write_store
 from blobkv._engine.format import COMMIT, LOG_HEADER_SIZE, SEQUENCE_MAX, decode_log_header
 from blobkv._engine.log import End, LogFile, LogReader
 from blobkv._engine.manifest import MANIFEST_ASIDE, MANIFEST_NAME, Manifest
@@ -36,7 +36,7 @@ from blobkv._engine.sequential import Forward
 from blobkv._engine.state import MemtableSource
 from blobkv._engine.survey import Remains, Survey
 from blobkv.errors import UsageError
-from blobkv.spelling import counted as in_words
+from blobkv.spelling import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,7 +66,7 @@ class Salvage:
     problems: list[Problem] = field(default_factory=list)
 
     def __str__(self) -> str:
-        entries = in_words(self.entries, "entry", "entries")
+        entries = counted(self.entries, "entry", "entries")
         doubt = f"{self.doubtful} doubtful" if self.problems else "nothing was wrong"
         written = f"salvaged {entries} of commit {self.sequence}; {doubt}"
         return "\n".join([written, *map(str, self.problems)])
@@ -89,7 +89,7 @@ def salvage_files(
         target: A new directory, or an empty one.
         doubtful: Likewise; None to count those entries only.
         lock: What memtables order their keys under.
-        progress: As of `counted`.
+        progress: As of `Counted`.
 
     Raises:
         UsageError: A target is not empty, or somebody writes to the store.
@@ -106,9 +106,9 @@ def salvage_files(
         raise UsageError(f"{target}: for both; give another directory for what is doubtful")
     with ExitStack() as stack:
         found = _Remainder(fs, directory, lock, stack)
-        proven = _Counted(counted(found.proven(), found.entries, progress))
+        proven = Counted(found.proven(), found.entries, progress)
         write_store(fs, target, proven.chunks(), found.sequence)
-        others = _Counted(found.doubtful() if found.problems else iter(()))
+        others = Counted(found.doubtful() if found.problems else iter(()))
         if doubtful is None:
             for _ in others.chunks():
                 pass
@@ -262,19 +262,6 @@ class _Nothing(Forward):
     def __init__(self) -> None:
         super().__init__(iter(()))
         self.ranges = Ranges([EVERYTHING])
-
-
-class _Counted:
-    """Chunks, and how many entries they had."""
-
-    def __init__(self, chunks: Iterator[Chunk]) -> None:
-        self.count = 0
-        self._chunks = chunks
-
-    def chunks(self) -> Iterator[Chunk]:
-        for chunk in self._chunks:
-            self.count += len(chunk[0])
-            yield chunk
 
 
 def _source(memtable: Memtable) -> Source:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
+from support.interrupts import Interrupts
 
 import blobkv
 from blobkv import Store, Transaction
@@ -182,6 +185,32 @@ def test_a_full_store_with_much_in_its_logs_opens_after_a_close(
         again = blobkv.open("/db", fs=disk, memtable_size=MEMTABLE_SIZE)
         with again, again.view() as txn:
             assert len(txn) == 2000
+
+
+def write(disk: SimulatedDisk, names: Iterator[str]) -> None:
+    disk.create(next(names)).append(bytes(5000))
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_who_uses_it_does_not_leave_it_in_use() -> None:
+    for place in count(1):
+        disk = SimulatedDisk()
+        store = blobkv.open("/db", fs=disk)
+        with store.update() as txn:
+            txn.update({b"a": bytes(90), b"b": b""})
+        disk.capacity = disk.used_size
+        names = map("/db/{}".format, count())
+        interrupts = Interrupts(place)
+        with suppress(KeyboardInterrupt), interrupts.watching():
+            store._source._ballast.spend_on(partial(write, disk, names))
+        assert not store._source._ballast.in_use
+        disk.capacity = None
+        with store.update() as txn:
+            txn.put(b"a", b"new")
+        store.close()
+        if interrupts.met < place:
+            break
+    assert place > 10
 
 
 def test_deleting_from_a_full_store_makes_room_in_it(disk: SimulatedDisk, store: Store) -> None:

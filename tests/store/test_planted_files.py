@@ -13,18 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.closed_store import closed_store, put
 
 import blobkv
-from blobkv import Store
 from blobkv.errors import CorruptionError, LockedError
 
 TIMEOUT_SECONDS = 20.0
 MEMORY_SIZE_MAX = 1 << 30
-
-
-def put(store: Store, key: bytes, value: bytes = b"value") -> None:
-    with store.update() as txn:
-        txn.put(key, value)
 
 
 def keys(path: Path) -> list[bytes]:
@@ -34,12 +29,7 @@ def keys(path: Path) -> list[bytes]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A closed store with a table and a log."""
-    with blobkv.open(tmp_path / "db") as store:
-        put(store, b"table")
-        store.flush()
-        put(store, b"log")
-    return tmp_path / "db"
+    return closed_store(tmp_path / "db")
 
 
 def one(path: Path, pattern: str) -> Path:

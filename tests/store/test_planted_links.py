@@ -14,17 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.closed_store import closed_store, put
 
 import blobkv
-from blobkv import Store
 from blobkv.errors import BlobKVError
 
 OWN = ["MANIFEST", "LOCK", "*.log", "*.tbl"]
-
-
-def put(store: Store, key: bytes) -> None:
-    with store.update() as txn:
-        txn.put(key, b"value")
 
 
 def keys(path: Path, *, read_only: bool = False) -> list[bytes]:
@@ -36,12 +31,7 @@ def keys(path: Path, *, read_only: bool = False) -> list[bytes]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A closed store with a table and a log."""
-    with blobkv.open(tmp_path / "db") as store:
-        put(store, b"table")
-        store.flush()
-        put(store, b"log")
-    return tmp_path / "db"
+    return closed_store(tmp_path / "db")
 
 
 def replace_by_link(path: Path, pattern: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.command import run
-from support.damaged_store import KEYS, Pairs, make, shown
+from support.damaged_store import KEYS, make, shown
 from support.fault_table import Note
 
 import blobkv
@@ -19,18 +19,8 @@ from blobkv.testing import PowerCut, SimulatedDisk
 
 
 @pytest.fixture
-def made(clear_by_range: None) -> tuple[SimulatedDisk, list[Pairs]]:
-    return make()
-
-
-@pytest.fixture
-def disk(made: tuple[SimulatedDisk, list[Pairs]]) -> SimulatedDisk:
-    return made[0]
-
-
-@pytest.fixture
-def states(made: tuple[SimulatedDisk, list[Pairs]]) -> list[Pairs]:
-    return made[1]
+def disk(clear_by_range: None) -> SimulatedDisk:
+    return make()[0]
 
 
 @pytest.mark.parametrize(
@@ -53,9 +43,7 @@ def test_targets_that_make_no_sense_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("argument", ["/new", "/doubtful"])
-def test_a_target_that_is_not_empty_is_left_alone(
-    argument: str, disk: SimulatedDisk, states: list[Pairs]
-) -> None:
+def test_a_target_that_is_not_empty_is_left_alone(argument: str, disk: SimulatedDisk) -> None:
     with blobkv.open(argument, fs=disk):
         pass
     before = {name: disk.contents(f"{argument}/{name}") for name in disk.names(argument)}
@@ -82,7 +70,7 @@ def test_where_there_is_no_store_there_is_nothing_to_salvage(tmp_path: Path) -> 
 
 
 def test_a_store_that_is_written_to_meanwhile_is_refused(
-    disk: SimulatedDisk, states: list[Pairs], monkeypatch: pytest.MonkeyPatch
+    disk: SimulatedDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = _Remainder.check_unchanged
 
@@ -98,9 +86,7 @@ def test_a_store_that_is_written_to_meanwhile_is_refused(
 
 
 @pytest.mark.slow
-def test_power_lost_anywhere_in_a_salvage(
-    disk: SimulatedDisk, states: list[Pairs], tried: Note
-) -> None:
+def test_power_lost_anywhere_in_a_salvage(disk: SimulatedDisk, tried: Note) -> None:
     table = max(name for name in disk.names("/db") if name.endswith(".tbl"))
     data = bytearray(disk.contents(f"/db/{table}"))
     data[100] ^= 1
