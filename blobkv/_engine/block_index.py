@@ -45,6 +45,7 @@ class BlockIndex:
     Attributes:
         count: Blocks in the table.
         offsets: Where each starts in the file, and where the last one ends.
+        checksums: What each has to have for its own.
 
     Raises:
         CorruptionError: It is not what was written, or it points outside.
@@ -55,7 +56,7 @@ class BlockIndex:
 
     def __init__(self, data: Mapped, footer: Footer, name: str) -> None:
         count = footer.blocks
-        at, end = footer.index_offset, footer.ranges_offset
+        at, end = footer.index_offset, footer.checksums_offset
         raw = memoryview(data)[at:end]
         if crc32(raw) != footer.index_crc:
             reason = f"block index checksum is {crc32(raw):#x}, expected {footer.index_crc:#x}"
@@ -74,6 +75,11 @@ class BlockIndex:
             or self._keys_at + self._bounds[count] != end
         ):
             raise CorruptionError(name, at, "block index points outside the table")
+        raw = memoryview(data)[end : footer.ranges_offset]
+        if crc32(raw) != footer.blocks_crc:
+            reason = f"checksums have checksum {crc32(raw):#x}, expected {footer.blocks_crc:#x}"
+            raise CorruptionError(name, end, reason)
+        self.checksums = numbers_in_place(raw, "I")
         self._name = name
         self._at = at
         self._sample = self._separators(range(0, count, 1 << _GROUP_SHIFT))
@@ -103,6 +109,16 @@ class BlockIndex:
         else:
             last = self._past(stop)
         return base + at - 1, last
+
+    def check_identity(self, i: int, crc: int) -> None:
+        """Check that a block with this checksum is block `i`, and not one of another place.
+
+        Raises:
+            CorruptionError: It is another.
+        """
+        if crc != self.checksums[i]:
+            reason = f"another block: checksum {crc:#010x}, expected {self.checksums[i]:#010x}"
+            raise CorruptionError(self._name, self.offsets[i], reason)
 
     def holding(self, offset: int) -> int:
         """Return the number of the block that the byte at `offset` of the file is in."""

@@ -182,7 +182,9 @@ class BlockReader:
             reason = f"block index has a block from {offset:#x} to {end:#x}"
             raise CorruptionError(self._table.name, self._table.footer.index_offset, reason)
         data = self._file.read(offset, end - offset)
-        return _Window(data, offset, self._table.name).block(offset)
+        chunk = _Window(data, offset, self._table.name).block(offset)
+        self._table.block_index.check_identity(i, layout.block_crc(data, 0))
+        return chunk
 
     def get(self, key: bytes) -> Found:
         """Return the entry of `key`, or ABSENT. Raises: as `block`."""

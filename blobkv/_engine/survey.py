@@ -1,8 +1,10 @@
 """What is left of a table: its good blocks, and what the gaps between them may hide.
 
-Each block has a checksum of its own, so damage costs the blocks that it hits and no others.
-Where the block index is good it says where the next one starts; else every place that looks
-like the head of a block is tried, up to a bound on what hostile bytes can cost.
+Each block has a checksum of its own, which the table has once more, apart from the blocks; so
+damage costs the blocks that it hits and no others, and a block that belongs elsewhere is not
+taken for one of them. Where the block index is good it says where the next one starts; else
+every place that looks like the head of a block is tried, up to a bound on what hostile bytes
+can cost.
 
 A table is there to say something about keys: a value, or that there is none. What it said
 about the keys of a gap is not known any more, so an older table's word on them is not to be
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from blobkv._engine import table_format as layout
+from blobkv._engine.format import CRC
 from blobkv._engine.ranges import Ranges
 from blobkv._engine.report import EVERYTHING, Noting, Problem
 from blobkv._engine.sequential import Forward
@@ -53,6 +56,22 @@ class _Gap(NamedTuple):
     reason: str
 
 
+class _Places(NamedTuple):
+    """Where the block index says that blocks are, and what their checksums are, if known."""
+
+    offsets: array[int]
+    checksums: array[int] | None
+
+    def check(self, name: str, at: int, crc: int) -> None:
+        """Check that a block that starts at `at` with this checksum belongs there."""
+        if self.checksums is None:
+            return
+        i = bisect_right(self.offsets, at) - 1
+        if self.offsets[i] != at or self.checksums[i] != crc:
+            reason = f"another block: checksum {crc:#010x}, not the one that belongs here"
+            raise CorruptionError(name, at, reason)
+
+
 class Survey:
     """One table, read from its start to its end, damaged or not.
 
@@ -67,7 +86,7 @@ class Survey:
         footer: What its footer says, or None if that cannot be read.
         ranges: What its range tombstones cover in older tables, as far as that can be read.
         trusted: Whether what can be read is surely of this table: its footer is what the
-            manifest says, and the checksums of its blocks are the footer's.
+            manifest says, and each block has the checksum that the table has for it.
         lost: The keys about which it may have said something that cannot be read.
         entries: How many entries the good blocks have, tombstones included.
         tombstones: How many of them are tombstones.
@@ -128,10 +147,14 @@ class Survey:
             if at < end:
                 raw = self._window.read(at, end - at)
                 self.ranges = layout.read_ranges(raw, at, self.name, at)
-        offsets = None
+        offsets = checksums = places = None
+        with Noting(self.problems, self.name):
+            checksums = self._read_checksums(footer)
         with Noting(self.problems, self.name):
             offsets = self._read_offsets(footer)
-        self._read_blocks(footer.hash_offset, offsets)
+        if offsets is not None:
+            places = _Places(offsets, checksums)
+        self._read_blocks(footer.hash_offset, places)
         counted = footer._replace(
             entries=self.entries,
             tombstones=self.tombstones,
@@ -141,25 +164,21 @@ class Survey:
         if counted != footer and not self._gaps:
             reason = f"counted {counted}, the footer says {footer}"
             self.problems.append(Problem(self.name, footer.hash_offset, reason, EVERYTHING))
-        elif counted != footer and offsets is not None:
-            # What a bad block has for its checksum may still be right.
-            self.trusted = self._checksum_of(offsets[:-1]) == footer.blocks_crc
         else:
-            self.trusted = counted == footer
+            checked_each = offsets is not None and checksums is not None
+            self.trusted = counted == footer or checked_each
 
-    def _checksum_of(self, places: array[int]) -> int | None:
-        """Return the checksum over those of the blocks there; None if one cannot be read."""
-        crc = 0
-        try:
-            for at in places:
-                crc = crc32(self._window.read(at, 4), crc)
-        except OSError:
-            return None
-        return crc
+    def _read_checksums(self, footer: layout.Footer) -> array[int]:
+        at = footer.checksums_offset
+        raw = self._window.read(at, footer.ranges_offset - at)
+        if crc32(raw) != footer.blocks_crc:
+            reason = f"checksums have checksum {crc32(raw):#x}, expected {footer.blocks_crc:#x}"
+            raise CorruptionError(self.name, at, reason)
+        return array("I", layout.numbers_in_place(memoryview(raw), "I"))
 
     def _read_offsets(self, footer: layout.Footer) -> array[int]:
         at = footer.index_offset
-        raw = self._window.read(at, footer.ranges_offset - at)
+        raw = self._window.read(at, footer.checksums_offset - at)
         if crc32(raw) != footer.index_crc:
             reason = f"block index checksum is {crc32(raw):#x}, expected {footer.index_crc:#x}"
             raise CorruptionError(self.name, at, reason)
@@ -171,7 +190,7 @@ class Survey:
             raise CorruptionError(self.name, at, "block index points outside the table")
         return offsets
 
-    def _read_blocks(self, end: int, offsets: array[int] | None) -> None:
+    def _read_blocks(self, end: int, places: _Places | None) -> None:
         """Find the good blocks before `end`, and note each gap between them."""
         at, last = layout.TABLE_HEADER_SIZE, b""
         gap: _Gap | None = None
@@ -180,20 +199,23 @@ class Survey:
         while at < end:
             # A good block ends where the next one is said to start; so whatever the block index
             # says, no byte is read for two blocks.
-            limit = end if offsets is None else min(self._next_place(at, end, offsets), end)
+            limit = end if places is None else min(self._next_place(at, end, places), end)
             try:
                 size, (keys, values) = self._read_block(at, limit)
                 self._check_order(keys, last, at)
+                crc = layout.block_crc(self._window.read(at, 4), 0)
+                if places is not None:
+                    places.check(self.name, at, crc)
             except (CorruptionError, OSError) as error:
                 gap = gap or _Gap(at, getattr(error, "reason", f"cannot be read: {error}"))
-                at = self._next_place(at, end, offsets)
+                at = self._next_place(at, end, places)
                 continue
             behind_gap = gap is not None
             if gap is not None:
                 self._note(gap, last, keys[0])
                 gap = None
             self._blocks.append(at)
-            self._blocks_crc = crc32(self._window.read(at, 4), self._blocks_crc)
+            self._blocks_crc = crc32(CRC.pack(crc), self._blocks_crc)
             self.entries += len(keys)
             self.tombstones += values.count(None)
             last = keys[-1]
@@ -226,11 +248,11 @@ class Survey:
         if not all(map(lt, keys, keys[1:])) or (self._blocks and keys[0] <= last):
             raise CorruptionError(self.name, at, "keys are not in order")
 
-    def _next_place(self, at: int, end: int, offsets: array[int] | None) -> int:
+    def _next_place(self, at: int, end: int, places: _Places | None) -> int:
         """Return the first place past `at` where a block may start, or `end`."""
-        if offsets is not None:
+        if places is not None:
             # Not past them: `at` is before `end`, which is the last.
-            return offsets[bisect_right(offsets, at)]
+            return places.offsets[bisect_right(places.offsets, at)]
         at += 1
         while at + _HEAD_SIZE <= end:
             data = self._window.read(at, _WINDOW_SIZE)

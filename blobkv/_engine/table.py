@@ -306,6 +306,7 @@ class Table:
         if offset + size != end:
             reason = f"block of {size} bytes, the block index says {end - offset}"
             raise CorruptionError(self.name, offset, reason)
+        self.block_index.check_identity(i, layout.block_crc(self._view, offset))
         self.verified[offset >> VERIFIED_SHIFT] = STARTS_VERIFIED
         return offset
 

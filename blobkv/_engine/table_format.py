@@ -3,7 +3,7 @@
 A table is one immutable sorted file. All integers are little-endian, every checksum is
 CRC-32, and nothing in it depends on a clock or on chance: equal entries make equal bytes.
 
-    table = header, block*, hash index, block index, ranges, footer
+    table = header, block*, hash index, block index, checksums, ranges, footer
 
     header (64 bytes): magic "blobkv", 0x00, "T"; u32 version; zeroes; u32 crc of the 60 before
 
@@ -17,6 +17,8 @@ CRC-32, and nothing in it depends on a clock or on chance: equal entries make eq
                              bounds[2i] .. bounds[2i + 1], its value from there to
                              bounds[2i + 2]; the top bit of bounds[2i + 1] marks a tombstone
          -     -  key, value, key, value, ...
+
+    checksums: u32[blocks], the crc of each block again, in order
 
     ranges: zero bytes, or a block whose keys are starts and whose values are stops of range
     tombstones, disjoint and ascending; a tombstone there means no bound
@@ -39,20 +41,24 @@ The hash index is specified in `hash_index.py`, the block index in `block_index.
         72     8  size          bytes in the file
         80     4  hash_crc      of the checksums of the hash index's pages
         84     4  index_crc     of the block index
-        88     4  blocks_crc    of the crcs of all blocks, 4 bytes each, in order
+        88     4  blocks_crc    of the checksums
         92    32  zero
        124     4  crc           of the 124 bytes before
 
 Invariants:
 
 * A block is valid only as a whole: no entry of one whose checksum fails is served.
+* Checksums form a chain from the manifest to every block: it has the footer's, the footer
+  those of the parts, and `checksums` each block's. So a block that was right once, or is so
+  in another table, is not taken for the one that belongs there.
 * Keys ascend strictly, within a block and from block to block.
 * Every block but the last has at least 4096 bytes of keys and values or 4095 entries, so at
   most one block starts in any 4096 bytes of the file.
 * A key of the table is not covered by the table's own ranges unless it is newer: ranges
   hide what *older* tables hold, never an entry beside them.
 
-Source: the footer follows LevelDB's table format.
+Source: the footer follows LevelDB's table format; a checksum beside the pointer to a block
+and not only in it is ZFS's.
 """
 
 from __future__ import annotations
@@ -123,6 +129,11 @@ class Footer(NamedTuple):
     index_crc: int
     blocks_crc: int
 
+    @property
+    def checksums_offset(self) -> int:
+        """Where the block index ends and the checksums of the blocks start."""
+        return self.ranges_offset - 4 * self.blocks
+
 
 def encode_table_header() -> bytes:
     """Return the first 64 bytes of a table."""
@@ -154,12 +165,15 @@ def decode_footer(data: bytes, offset: int, path: str) -> Footer:
     """
     raw = checked(data, FOOTER_SIZE, _FOOTER_MAGIC, path, offset, "table footer")
     footer = Footer(*_FOOTER.unpack(raw)[2:])
-    starts = (TABLE_HEADER_SIZE, footer.hash_offset, footer.index_offset, footer.ranges_offset)
-    if (
-        footer.size != offset + FOOTER_SIZE
-        or list(starts) != sorted(starts)
-        or footer.ranges_offset > offset
-    ):
+    starts = [
+        TABLE_HEADER_SIZE,
+        footer.hash_offset,
+        footer.index_offset,
+        footer.checksums_offset,
+        footer.ranges_offset,
+        offset,
+    ]
+    if footer.size != offset + FOOTER_SIZE or starts != sorted(starts):
         raise CorruptionError(path, offset, f"table footer makes no sense: {footer}")
     return footer
 
@@ -207,6 +221,11 @@ def _filled(parts: Sequence[bytes | None]) -> Sequence[bytes]:
     if None in parts:
         return [part or b"" for part in parts]
     return parts  # type: ignore[return-value]  # mypy cannot see that it has no None.
+
+
+def block_crc(data: Mapped | bytes | memoryview, at: int) -> int:
+    """Return the checksum that the block at `at` says it has."""
+    return int(CRC.unpack_from(data, at)[0])
 
 
 def block_size(data: memoryview, at: int) -> int:

@@ -54,7 +54,7 @@ class TableWriter:
         self._values: list[bytes | None] = []
         self._last = b""
         self._tombstones = 0
-        self._blocks_crc = 0
+        self._checksums = array("I")
         self._hashes = array("I")
         self._places = array("Q")
         self._offsets: list[int] = []
@@ -104,6 +104,8 @@ class TableWriter:
         index_offset = self._offset
         index = encode_index([*self._offsets, hash_offset], self._separators)
         self._write(index)
+        checksums = layout.little_endian(self._checksums)
+        self._write(checksums)
         ranges_offset = self._offset
         if ranges:
             starts, stops = zip(*ranges, strict=True)
@@ -121,7 +123,7 @@ class TableWriter:
             size=self._offset + layout.FOOTER_SIZE,
             hash_crc=hash_crc,
             index_crc=crc32(index),
-            blocks_crc=self._blocks_crc,
+            blocks_crc=crc32(checksums),
         )
         raw = layout.encode_footer(footer)
         self._write(raw)
@@ -150,7 +152,7 @@ class TableWriter:
         self._offsets.append(offset)
         self._last = keys[-1]
         self._tombstones += values.count(None)
-        self._blocks_crc = crc32(head[:4], self._blocks_crc)
+        self._checksums.append(layout.block_crc(head, 0))
         self._write(head)
         self._write(body)
 

@@ -133,7 +133,7 @@ def dump(store: Store) -> Contents:
 def save(directory: Path, name: str, disk: SimulatedDisk, contents: Contents) -> None:
     (directory / name).mkdir(parents=True)
     for file in disk.names("/db"):
-        if file not in {"LOCK", "MANIFEST.new"}:
+        if file not in {"LOCK", "MANIFEST.new", "BALLAST"}:
             (directory / name / file).write_bytes(disk.contents(f"/db/{file}"))
     lines = [
         json.dumps([[part.hex() for part in path], key.hex(), value.hex()])

@@ -280,7 +280,8 @@ class Noting:
 def blocks_claimed(data: bytearray, footer: table_format.Footer) -> None:
     # So that what there is of the block index is no whole number of places.
     assert (footer.ranges_offset - footer.index_offset) % 8
-    pack_into("<Q", data, footer.size - table_format.FOOTER_SIZE + 32, 2**60)
+    blocks = (footer.ranges_offset - footer.index_offset) // 4
+    pack_into("<Q", data, footer.size - table_format.FOOTER_SIZE + 32, blocks)
 
 
 def test_a_footer_that_claims_more_blocks_than_bytes_is_reported() -> None:

@@ -190,7 +190,8 @@ def test_blocks_are_found_without_a_block_index() -> None:
     assert (found.entries, 300 < found.doubtful < 400) == (0, True)
 
 
-def test_a_gap_hides_the_keys_of_its_block_and_no_others() -> None:
+@pytest.mark.parametrize("hit", [0, 4, 500])
+def test_a_gap_hides_the_keys_of_its_block_and_no_others(hit: int) -> None:
     disk = SimulatedDisk()
     with blobkv.open("/db", fs=disk) as store:
         for value in (b"old", b"new"):
@@ -203,9 +204,8 @@ def test_a_gap_hides_the_keys_of_its_block_and_no_others() -> None:
     assert len(blocks) > 4
 
     for i, offset in enumerate(table.block_index.offsets[:-1]):
-        disk.set_contents(
-            f"/db/{table.name}", sound[: offset + 500] + b"\xff" + sound[offset + 501 :]
-        )
+        at = offset + hit
+        disk.set_contents(f"/db/{table.name}", sound[:at] + b"\xff" * 9 + sound[at + 9 :])
         found = blobkv.salvage("/db", f"/new {i}", fs=disk)
         start = blocks[i - 1][-1] + b"\x00" if i else b""
         stop = blocks[i + 1][0] if i + 1 < len(blocks) else None

@@ -7,8 +7,9 @@ another. `verify` and a merge are asked about tables that lie though every check
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 from zlib import crc32
 
 import pytest
@@ -18,7 +19,7 @@ from blobkv._engine import table_format as layout
 from blobkv._engine.hash_index import PAGE_SHIFT, PROBE_MAX
 from blobkv._engine.manifest import Manifest
 from blobkv._engine.ranges import Ranges
-from blobkv._engine.sequential import SequentialTable
+from blobkv._engine.sequential import BlockReader, SequentialTable
 from blobkv._engine.table import VERIFIED_SHIFT, Table, TableFile
 from blobkv._engine.table_writer import TableWriter
 from blobkv._engine.tables import Tables
@@ -67,14 +68,43 @@ def test_a_damaged_block_is_not_served_though_its_neighbor_in_the_page_was_read(
                 get(key)
 
 
-def test_any_flipped_byte_of_the_block_index_is_corruption() -> None:
+def test_any_flipped_byte_of_the_block_index_or_the_checksums_is_corruption() -> None:
     file, data = built({b"%04d" % i: b"v" * 100 for i in range(400)})
     footer = Table(data, file).footer
 
     for at in range(footer.index_offset, footer.ranges_offset):
         damaged = Table(flipped(data, at), file)
-        with pytest.raises(CorruptionError, match="block index checksum"):
+        part = "block index" if at < footer.checksums_offset else "checksums have"
+        with pytest.raises(CorruptionError, match=f"{part} checksum"):
             next(damaged.chunks(b"", None))
+
+
+def test_a_block_of_another_table_is_not_served_though_its_checksum_is_right() -> None:
+    keys = [b"%04d" % i for i in range(400)]
+    file, data = built(dict.fromkeys(keys, b"true" * 25))
+    _, other = built(dict.fromkeys(keys, b"past" * 25))
+    sound = Table(data, file)
+    offsets = sound.block_index.offsets
+    disk = SimulatedDisk()
+    disk.create("/000001.tbl").close()
+
+    for i, (start, stop) in enumerate(pairwise(offsets)):
+        mixed = data[:start] + other[start:stop] + data[stop:]
+        layout.check_block(memoryview(mixed), start, file.name)
+        disk.set_contents("/000001.tbl", mixed)
+        table = Table(mixed, file)
+        for key in sound._block(i, 0)[0]:
+            with pytest.raises(CorruptionError, match="another block"):
+                Tables([table]).get(key)
+            with pytest.raises(CorruptionError, match="another block"):
+                table.get(key)
+        with (
+            closing(BlockReader(disk, "", table)) as reader,
+            pytest.raises(CorruptionError, match="another block"),
+        ):
+            reader.block(i)
+        with pytest.raises(CorruptionError, match="counted"):
+            list(SequentialTable(disk, "", file, lambda: None).chunks(b"", None))
 
 
 @pytest.mark.parametrize("slot", [0, 1, PROBE_MAX - 1, PROBE_MAX])

@@ -29,6 +29,10 @@ class _Parts(NamedTuple):
     index_offset: int
     ranges_offset: int
 
+    @property
+    def checksums_offset(self) -> int:
+        return max(self.ranges_offset - 4 * self.blocks, self.index_offset)
+
 
 def mended_manifest(body: bytes) -> bytes:
     """Return the manifest with these bytes before its last line."""
@@ -67,7 +71,7 @@ def mended_table(data: bytes) -> bytes:
     blocks_crc = _mend_blocks(table, parts)
     _mend_block(table, parts.ranges_offset, footer_at)
     hash_crc = _mend_pages(table, parts)
-    index_crc = crc32(table[parts.index_offset : parts.ranges_offset])
+    index_crc = crc32(table[parts.index_offset : parts.checksums_offset])
     pack_into("<III", table, footer_at + _FOOTER_CRCS_AT, hash_crc, index_crc, blocks_crc)
     pack_into("<I", table, len(table) - 4, crc32(table[footer_at:-4]))
     return bytes(table)
@@ -79,11 +83,12 @@ def _mend_blocks(table: bytearray, parts: _Parts) -> int:
         for i in range(min(parts.blocks, _BLOCKS_MAX)):
             (offset,) = unpack_from("<Q", table, parts.index_offset + 8 * i)
             _mend_block(table, offset, len(table))
-    at, blocks_crc = tables.TABLE_HEADER_SIZE, 0
+    at, checksum_at = tables.TABLE_HEADER_SIZE, parts.checksums_offset
     while at < parts.hash_offset and (size := _mend_block(table, at, parts.hash_offset)):
-        blocks_crc = crc32(table[at : at + 4], blocks_crc)
-        at += size
-    return blocks_crc
+        if checksum_at + 4 <= min(parts.ranges_offset, len(table)):
+            table[checksum_at : checksum_at + 4] = table[at : at + 4]
+        at, checksum_at = at + size, checksum_at + 4
+    return crc32(table[parts.checksums_offset : parts.ranges_offset])
 
 
 def _mend_block(table: bytearray, at: int, end: int) -> int:
