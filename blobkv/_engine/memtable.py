@@ -23,14 +23,16 @@ Source: InnoDB's undo log: the newest in place, what it replaced in a chain.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from enum import Enum
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Literal
 
 from sortedcontainers import SortedList
 
+from blobkv._engine.format import SEQUENCE_MAX
 from blobkv._engine.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -75,8 +77,8 @@ class Memtable:
         self._trail: deque[tuple[int, bytes]] = deque()
         self._order: SortedList[bytes] = SortedList()
         self._ranges: list[tuple[int, Range]] = []
-        # What all of them cover; replaced, never changed, since readers keep it.
-        self._covered = Ranges()
+        # What the first so many of them cover; replaced, never changed, since readers keep it.
+        self._covered = (0, Ranges())
 
     def __len__(self) -> int:
         return len(self.newest)
@@ -107,7 +109,6 @@ class Memtable:
             covered = dict.fromkeys(self._ordered(start, stop, reverse=False))
             self._put(sequence, covered, readers)
             self._ranges.append((sequence, (start, stop)))
-            self._covered = self._covered.joined(start, stop)
         self._put(sequence, entries, readers)
 
     def get(self, key: bytes, sequence: int) -> Found:
@@ -122,12 +123,17 @@ class Memtable:
     def ranges(self, sequence: int) -> Ranges:
         """Return what range tombstones up to `sequence` cover in older sources.
 
-        Cost: O(1) for the newest state, O(range tombstones) for an older one.
+        Cost: O(log range tombstones) if there are no newer ones since it was asked last, else
+        O(range tombstones): a log of nothing else is replayed without this.
         """
-        covered = self._covered
-        if not self._ranges or self._ranges[-1][0] <= sequence:
-            return covered
-        return Ranges(bounds for since, bounds in self._ranges if since <= sequence)
+        known, covered = self._covered
+        count = bisect_right(self._ranges, sequence, key=itemgetter(0))
+        if count < known:
+            return Ranges(bounds for _, bounds in self._ranges[:count])
+        if count > known:
+            covered = covered.union(Ranges(bounds for _, bounds in self._ranges[known:count]))
+            self._covered = count, covered
+        return covered
 
     def chunks(
         self, start: bytes, stop: bytes | None, sequence: int, *, reverse: bool = False
@@ -182,8 +188,9 @@ class Memtable:
 
     def drop_covered(self) -> None:
         """Drop the tombstones that a range tombstone says, too. For one that nobody reads."""
+        covered = self.ranges(SEQUENCE_MAX)
         for key in [key for key, value in self.newest.items() if value is None]:
-            if self._covered.covers(key):
+            if covered.covers(key):
                 del self.newest[key]
 
     def check(self) -> None:

@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 
 
 class Ranges:
-    """A set of keys given by ranges. Falsy when empty."""
+    """A set of keys given by ranges, in any order. Falsy when empty. O(n log n)."""
 
     def __init__(self, ranges: Iterable[Range] = ()) -> None:
         self._starts: list[bytes] = []
         self._stops: list[bytes | None] = []
-        for start, stop in ranges:
+        # In order, each is added at the end.
+        for start, stop in sorted(ranges, key=itemgetter(0)):
             self.add(start, stop)
 
     def __bool__(self) -> bool:
@@ -50,15 +52,8 @@ class Ranges:
         self._starts[first:last] = [start]
         self._stops[first:last] = [stop]
 
-    def joined(self, start: bytes, stop: bytes | None) -> Ranges:
-        """Return these ranges and [start, stop), as new ones. O(ranges)."""
-        both = Ranges()
-        both._starts, both._stops = self._starts.copy(), self._stops.copy()
-        both.add(start, stop)
-        return both
-
     def union(self, others: Ranges) -> Ranges:
-        """Return what either covers. O(1) where one of them is empty."""
+        """Return what either covers. O(1) where one of them is empty, else O(n log n)."""
         if not others:
             return self
         return Ranges([*self, *others]) if self else others

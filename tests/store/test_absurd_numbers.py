@@ -187,3 +187,22 @@ def test_a_frame_that_claims_4_gib(tmp_path: Path, count: int, *, promised: bool
 
     done = use(disk, tmp_path / "db")
     assert "CorruptionError" in done if promised else done.split() == ["done"] * 10
+
+
+def test_a_log_of_range_tombstones_alone(tmp_path: Path) -> None:
+    """To bring them together anew for each would be too much."""
+    disk = made()
+    (log,) = Manifest.read(disk, ROOT).logs
+    path = f"{ROOT}/{log.name}"
+    first = 2
+    frames = [
+        bytes(
+            encode_frame(
+                first + i, {}, [(b"r%06d" % i, b"r%06d+" % i)], log_id=log.log_id, synced=64
+            )
+        )
+        for i in range(200_000)
+    ]
+    disk.set_contents(path, disk.contents(path)[:64] + b"".join(frames))
+
+    assert use(disk, tmp_path / "db").split() == ["done"] * 10
