@@ -32,7 +32,8 @@ def test_entries_are_proven_by_a_manifest_whose_files_are_there(
     if aside != "none":
         if aside != "as good":
             gone = manifest.tables[0]._replace(number=99)
-            manifest = replace(manifest, tables=(gone, *manifest.tables))
+            tables = (gone, *manifest.tables)
+            manifest = replace(manifest, tables=tables, next_number=100)
         file = disk.create(f"/db/{MANIFEST_ASIDE}")
         file.append(manifest.encode())
         file.close()
