@@ -312,6 +312,25 @@ def test_a_part_that_cannot_be_read_costs_little_beside_itself(kind: str) -> Non
     assert found.entries > (350 if kind == ".tbl" else 180)
 
 
+def test_a_commit_that_cannot_be_read_takes_none_before_it_along() -> None:
+    """Not even what its head claims can be read, which is more than is read ahead."""
+    disk = SimulatedDisk()
+    store = blobkv.open("/db", fs=disk)
+    for size in (10, 2 << 20, 10):
+        with store.update() as txn:
+            txn.put(b"%d" % len(txn), bytes(size))
+    disk = disk.crash(random.Random(0), keep="all")
+    store.close()
+    (name,) = (name for name in disk.names("/db") if name.endswith(".log"))
+    unreadable(disk, name, 1_500_000)
+
+    found = blobkv.salvage("/db", "/new", doubtful="/doubtful", fs=disk)
+    assert [problem.path for problem in found.problems] == [name]
+    assert found.problems[0].reason.startswith("cannot be read: ")
+    assert (found.sequence, shown(disk, "/new")) == (1, {b"0": bytes(10)})
+    assert shown(disk, "/doubtful").keys() <= {b"1", b"2"}
+
+
 def unreadable(disk: SimulatedDisk, name: str, at: int) -> None:
     """Have a sector of a file be unreadable."""
     opened = disk.open
