@@ -114,6 +114,19 @@ def test_what_cannot_be_linked_is_copied(disk: SimulatedDisk, store: Store, code
         assert copy.verify().ok
 
 
+def test_what_was_copied_for_want_of_links_survives_power_loss(
+    disk: SimulatedDisk, store: Store
+) -> None:
+    pairs = fill(store)
+    disk.fail(errno.EXDEV, when=lambda operation, _: operation == "link", times=None)
+    store.backup("/copy", hard_links=True)
+
+    after = disk.crash(random.Random(0), keep="none")
+    with blobkv.open("/copy", fs=after, create=False) as copy:
+        assert shown(copy) == pairs
+        assert copy.verify().ok
+
+
 def test_a_table_that_is_merged_away_meanwhile_is_copied(
     disk: SimulatedDisk, store: Store
 ) -> None:

@@ -18,6 +18,7 @@ from support.interrupts import Interrupts
 
 import blobkv
 from blobkv import Store, Transaction
+from blobkv._engine.ballast import Ballast
 from blobkv.testing import SimulatedDisk
 
 MEMTABLE_SIZE = 60_000
@@ -262,6 +263,25 @@ def test_it_grows_with_the_store(disk: SimulatedDisk) -> None:
         number = disk.operations
         store.compact()
         assert disk.operations == number
+
+
+def test_a_disk_that_tells_at_the_sync_that_it_is_full_gets_less(disk: SimulatedDisk) -> None:
+    disk.fail(
+        errno.ENOSPC,
+        when=lambda operation, path: operation == "sync" and path.startswith("/db/BALLAST"),
+    )
+    with blobkv.open("/db", fs=disk):
+        assert sizes(disk) == [24 << 10]
+
+
+def test_it_is_not_replaced_by_less(disk: SimulatedDisk) -> None:
+    with blobkv.open("/db", fs=disk):
+        pass
+    disk.set_contents("/db/BALLAST", bytes(12 << 10))
+    for room, expected in ((9 << 10, 12 << 10), (20 << 10, 18 << 10)):
+        disk.capacity = disk.used_size + room
+        Ballast(disk, "/db").suit(0)
+        assert sizes(disk) == [expected]
 
 
 def test_what_a_crash_left_of_one_goes_at_the_next_open(disk: SimulatedDisk) -> None:
