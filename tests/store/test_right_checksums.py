@@ -204,23 +204,29 @@ def test_verify_finds_a_table_that_is_shorter_than_it_was() -> None:
     assert any("bytes long, expected" in problem.reason for problem in problems)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "a bad disk"), CorruptionError("MANIFEST", 0, "rot")]
+)
 def test_verify_ends_though_the_manifest_is_gone_when_it_looks_again(
-    monkeypatch: pytest.MonkeyPatch,
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = SimulatedDisk()
     with store_on(disk) as store:
         name = store._source.manifest.tables[0].name
-        disk.set_contents(f"/db/{name}", b"rot")
+        disk.remove(f"/db/{name}")
         found = iter([Manifest.read(disk, "/db")])
+        raised = []
 
         def read_once(*_: object) -> Manifest:
             for manifest in found:
                 return manifest
-            raise OSError(errno.EIO, "a bad disk")
+            raised.append(error)
+            raise error
 
         monkeypatch.setattr(Manifest, "read", read_once)
-        assert {problem.path for problem in store.verify().problems} == {name}
-        monkeypatch.undo()
+        problems = store.verify().problems
+        assert [(problem.path, problem.reason) for problem in problems] == [(name, "missing")]
+        assert raised == [error], "it looks again, since a table is missing"
 
 
 def test_verify_reports_a_disk_that_cannot_be_read() -> None:
