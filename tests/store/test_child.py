@@ -107,7 +107,9 @@ def test_the_simulated_disk_has_no_child() -> None:
     assert (stats.child_tables, stats.child_reason) == (0, "not the real file system")
 
 
-@pytest.mark.parametrize("moment", ["before the job", "within the job", "between pieces"])
+@pytest.mark.parametrize(
+    "moment", ["before the job", "within the job", "between pieces", "before its answer came"]
+)
 def test_what_a_killed_child_leaves_undone_is_done_here(
     tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +123,13 @@ def test_what_a_killed_child_leaves_undone_is_done_here(
             self._process.wait()
         elif moment == "within the job" and name == "piece":
             threading.Timer(0.001, self.kill).start()
-        return ask(self, name, *job)
+        answer = ask(self, name, *job)
+        if moment == "before its answer came" and name == "piece":
+            # So that there surely is what it had written.
+            self._process.kill()
+            self._process.wait()
+            raise ChildError("it died")
+        return answer
 
     with blobkv.open(tmp_path / "db") as store:
         pairs = two_layers(store)
