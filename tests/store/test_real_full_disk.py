@@ -9,6 +9,7 @@ removed when there shall be room again.
 from __future__ import annotations
 
 import errno
+import os
 import random
 from collections.abc import Iterator
 from contextlib import suppress
@@ -43,6 +44,12 @@ def filler(volume: Volume) -> Path:
     path = volume.path / "filler"
     path.write_bytes(random.Random(0).randbytes(FILLER_SIZE))
     return path
+
+
+def remove(filler: Path) -> None:
+    """Make room, and see to it that there is: ext4 gives blocks back with its next commit."""
+    filler.unlink()
+    os.sync()
 
 
 def pairs(numbers: range) -> dict[bytes, bytes]:
@@ -91,7 +98,7 @@ def test_a_full_disk_fails_commits_and_the_store_goes_on_once_there_is_room(
             count = fill(store, count)
         assert shown(store) == pairs(range(count))
 
-        filler.unlink()
+        remove(filler)
         put(store, count)
         with store.update() as txn:
             for key in pairs(range(count - 10)):
@@ -124,7 +131,7 @@ def test_a_store_left_on_a_full_disk_loses_nothing(volume: Volume, filler: Path)
             # Recovery writes before it shows what a crash left.
             if error.errno != errno.ENOSPC:
                 raise
-    filler.unlink()
+    remove(filler)
     with blobkv.open(volume.path / "db") as store:
         assert shown(store) == pairs(range(count))
         assert store.verify().ok
