@@ -40,10 +40,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blobmap import local, oci
+from blobmap._map.deletions import Pending
+from blobmap._map.events import Event, EventKind, Retention
 from blobmap._map.holding import Explanation, Holding
+from blobmap._map.leases import Lease, LeaseInfo
+from blobmap._map.plan import RemovalPlan
+from blobmap._map.schema import Holder, Scope
 from blobmap._map.usage import DiskUsage, UsageRow
 from blobmap._map.work import Work
 from blobmap.contracts import (
+    LAYER,
     Blob,
     ContentInfo,
     ContentStore,
@@ -52,17 +58,22 @@ from blobmap.contracts import (
     IngestStatus,
     Kind,
     Mount,
+    Policy,
+    Reference,
     Snapshotter,
     Usage,
 )
+from blobmap.deadlines import deadline
 from blobmap.errors import (
     AlreadyExists,
     BlobMapError,
     DataLoss,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     NotImplementedHere,
+    OutOfRange,
     Unavailable,
 )
 from blobmap.local import LocalContent, NativeSnapshotter
@@ -74,6 +85,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "LAYER",
     "AlreadyExists",
     "Blob",
     "BlobMapError",
@@ -81,25 +93,39 @@ __all__ = [
     "ContentInfo",
     "ContentStore",
     "DataLoss",
+    "DeadlineExceeded",
     "DiskUsage",
+    "Event",
+    "EventKind",
     "Explanation",
     "FailedPrecondition",
     "Finding",
+    "Holder",
     "Holding",
     "Image",
     "Info",
     "IngestStatus",
     "InvalidArgument",
     "Kind",
+    "Lease",
+    "LeaseInfo",
     "Mount",
     "NotFound",
     "NotImplementedHere",
+    "OutOfRange",
+    "Pending",
+    "Policy",
+    "Reference",
+    "RemovalPlan",
     "Report",
+    "Retention",
+    "Scope",
     "Snapshotter",
     "Unavailable",
     "Usage",
     "UsageRow",
     "Work",
+    "deadline",
     "local",
     "oci",
     "open",

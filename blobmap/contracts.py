@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,6 +47,38 @@ class Blob:
     size: int
     diff_id: str | None = None
     media_type: str | None = None
+
+
+LAYER: Final = "layer"
+"""The role of the blob that a snapshot stands for."""
+
+
+class Policy(Enum):
+    """What a snapshot's reference means to the blob."""
+
+    RETAIN = "retain"
+    """The blob stays for as long as the snapshot refers to it."""
+
+    KNOW = "know"
+    """The blob is known to be related; it comes and goes by the will of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What one blob is to a snapshot.
+
+    Attributes:
+        role: What it is: "layer" (the blob that the snapshot stands for), or whatever the
+            caller keeps beside it, such as "layer+zstd" or "build". One blob a role.
+        blob: The blob.
+        policy: Whether the snapshot keeps the blob.
+        annotations: What the caller noted about it.
+    """
+
+    role: str
+    blob: Blob
+    policy: Policy = Policy.RETAIN
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

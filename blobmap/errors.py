@@ -6,6 +6,8 @@
     ├── FailedPrecondition  the thing exists but is in the wrong state for the call
     ├── InvalidArgument     fix the call: a bad digest, key, filter, label, or field path
     ├── Unavailable         try again: a ref is held by another writer
+    ├── OutOfRange          the position asked for is past what there is, or no longer there
+    ├── DeadlineExceeded    the deadline was over before the call could do its work
     ├── NotImplementedHere  this implementation does not offer the call
     └── DataLoss            bytes that should be there are gone or wrong
 
@@ -40,6 +42,14 @@ class InvalidArgument(BlobMapError):
 
 class Unavailable(BlobMapError):
     """Something else holds what the call needs; try again later."""
+
+
+class OutOfRange(BlobMapError):
+    """The position asked for is past what there is, or is not there any more."""
+
+
+class DeadlineExceeded(BlobMapError):
+    """The caller's deadline was over before the call could do its work."""
 
 
 class NotImplementedHere(BlobMapError):

@@ -46,6 +46,12 @@ class Fields:
             raise self.damage("is not a JSON object")
         self._fields: dict[str, object] = fields
 
+    def value(self, name: str) -> object:
+        """Return whatever JSON spells there."""
+        if name not in self._fields:
+            raise self._wrong(name, "something")
+        return self._fields[name]
+
     def text(self, name: str) -> str:
         """Return a text."""
         value = self._fields.get(name)

@@ -13,6 +13,9 @@ from __future__ import annotations
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Final
 
+from blobmap import deadlines
+from blobmap.errors import DeadlineExceeded
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
@@ -22,6 +25,7 @@ Name = tuple[int, str]
 _IMAGE: Final = 0
 _SNAPSHOT: Final = 1
 _BLOB: Final = 2
+_KINDS: Final = ("image", "snapshot", "blob")
 
 
 def image(name: str) -> Name:
@@ -49,7 +53,8 @@ class Locks:
     def hold(self, *names: Name) -> Hold:
         """Return what holds all of the locks in a with-block; it waits, lowest name first.
 
-        A thread that holds one must ask only for higher ones.
+        A thread that holds one must ask only for higher ones. Entering the block raises
+        DeadlineExceeded if the caller's deadline (`deadlines`) is over by then.
         """
         return Hold(self, names)
 
@@ -88,7 +93,7 @@ class Hold:
             for name in self._names:
                 # Noted before it is acquired, so that an interrupt in between is made good.
                 lock = self._joined[name] = self._locks.join(name)
-                lock.acquire()
+                _acquire(lock, name)
         except BaseException:
             self._release()
             raise
@@ -111,6 +116,16 @@ class Hold:
             # Not after the next step: a user counted off twice would let two threads in.
             del self._joined[name]
             self._locks.leave(name)
+
+
+def _acquire(lock: RLock, name: Name) -> None:
+    left = deadlines.remaining()
+    if not lock.acquire(timeout=-1 if left is None else left):
+        kind, text = name
+        raise DeadlineExceeded(
+            f"{_KINDS[kind]} {text!r} is busy: another call that needs it did not end before "
+            "the deadline; try again, with more time"
+        )
 
 
 def _release_wholly(lock: RLock) -> None:

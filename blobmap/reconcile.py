@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from blobmap._map.catalog import Catalog
     from blobmap._map.deletions import Deletions
     from blobmap._map.images import Images
+    from blobmap._map.leases import Leases
     from blobmap._map.parts import Parts
     from blobmap._map.removal import Removal
     from blobmap._map.schema import Edge
@@ -178,6 +179,7 @@ class Reconciliation:
         deletions: Deletions,
         images: Images,
         works: Works,
+        leases: Leases,
     ) -> None:
         self._parts = parts
         self._catalog = catalog
@@ -185,6 +187,7 @@ class Reconciliation:
         self._deletions = deletions
         self._images = images
         self._works = works
+        self._leases = leases
 
     def run(self, *, dry_run: bool, force: bool) -> Report:
         """See `BlobSnapshotter.reconcile`."""
@@ -216,7 +219,7 @@ class Reconciliation:
             )
         for work in self._works.stale():
             report.add(Finding(WORK, work, "it is over, but its claims stand"))
-        for digest in self._parts.refs.queue():
+        for digest, _ in self._parts.refs.queue():
             report.add(
                 Finding(DELETION, digest, "nothing holds it, but its deletion failed so far")
             )
@@ -243,7 +246,10 @@ class Reconciliation:
             if edge.is_of(info):
                 return None
         # What a removal that began is about, or what has changed meanwhile, is no finding.
-        if self._parts.refs.intent(key) is not None or self._parts.refs.edge(key) != edge:
+        if (
+            self._parts.refs.intent(key) is not None
+            or self._parts.refs.edge(key, edge.reference.role) != edge
+        ):
             return None
         made = edge.incarnation or "at a time unknown"
         return Finding(kind, key, f"made {made}, it stood for {edge.blob.digest}; {found}")
@@ -293,6 +299,7 @@ class Reconciliation:
             self._drop_edges()
         self._removal.replay()
         self._works.replay()
+        self._leases.end_expired()
         self._images.replay()
         self._deletions.carry_out_all()
         after = Report(dry_run=False)
@@ -314,12 +321,13 @@ class Reconciliation:
             if _is_shown(edge, walk.find(key)):
                 continue
             with self._parts.locks.hold(locks.snapshot(key)):
-                if self._judge(key, edge) is None:
+                finding = self._judge(key, edge)
+                if finding is None:
                     continue
-                self._parts.refs.drop_edge(key, edge)
+                released = self._parts.refs.drop_edge(key, edge, f"reconcile: {finding.kind}")
             # Not a warning: the report says it, to whoever asked for it.
             _LOG.info("dropped the mapping of %r to %s", key, edge.blob.digest)
-            self._deletions.carry_out(edge.blob.digest)
+            self._deletions.carry_out(*(released or ()))
 
 
 def _is_shown(edge: Edge, walked: Info | None) -> bool:

@@ -3,160 +3,115 @@
 `Refs` is the map's memory: each method is one transaction, durable when it returns, and none
 calls the snapshotter or the content store. What the rows look like is in `schema`; that the
 caches agree with the truth is the work of `edges`. A method that lets go of blobs queues
-those that nothing holds any more; deleting them is the caller's next step.
+those that nothing holds any more, and says which; deleting them is the caller's next step.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
+from heapq import merge
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import blobkv
-from blobmap._map import edges, schema
-from blobmap._map.schema import Edge, Holder, Intent, Scope
-from blobmap.contracts import Blob
-from blobmap.errors import FailedPrecondition
+from blobmap._map import audit, edges, events, schema
+from blobmap._map.events import EventKind
+from blobmap._map.rows import PAGE_COUNT, Rows
+from blobmap._map.schema import Edge, Holder, Intent, Queued
+from blobmap.contracts import LAYER, Blob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-    from typing import Self
 
-    from blobkv.testing import FileSystem
-    from blobmap._map.edges import Fault
-
-# A scan reads this many rows a view, so that no view stays open while a caller works.
-_PAGE_COUNT: Final = 256
+    from blobmap._map.audit import Fault
+    from blobmap._map.events import Change, Event
 
 
-class Refs:
-    """One snapshotter's part of a map. Safe to call from many threads.
-
-    Lifetime: from `open` to `close`; a call after that raises `FailedPrecondition`.
-    """
-
-    def __init__(self, store: blobkv.Store, scope: Scope) -> None:
-        self._store = store
-        self.scope: Final = scope
-
-    @classmethod
-    def open(
-        cls,
-        root: str | Path,
-        scope: Scope,
-        *,
-        lock_timeout: float = 0.0,
-        fs: FileSystem | None = None,
-    ) -> Self:
-        """Open the map in the directory `root`, and make it if it does not exist.
-
-        Raises:
-            blobkv.LockedError: It is open already, here or in another process, and still is
-                after `lock_timeout` seconds.
-            FailedPrecondition: The directory holds a newer map, or another kind of store.
-        """
-        store = blobkv.open(root, lock_timeout=lock_timeout, fs=fs)
-        try:
-            with store.view() as txn:
-                settled = schema.version_is_settled(txn)
-            if not settled:
-                with store.update() as txn:
-                    schema.settle_version(txn)
-        except BaseException:
-            store.close()
-            raise
-        return cls(store, scope)
-
-    def close(self) -> None:
-        """Close the store. Idempotent."""
-        self._store.close()
-
-    # What the tables of images and of claims are made with.
-
-    @contextmanager
-    def view(self) -> Iterator[blobkv.Transaction]:
-        """Read one state of the whole map in a with-block.
-
-        Raises:
-            FailedPrecondition: The map is closed.
-        """
-        with _told(), self._store.view() as txn:
-            yield txn
-
-    @contextmanager
-    def update(self) -> Iterator[blobkv.Transaction]:
-        """Change the whole map in a with-block; if it raises, nothing changes.
-
-        Raises:
-            FailedPrecondition: The map is closed.
-        """
-        with _told(), self._store.update() as txn:
-            yield txn
-
-    def require_open(self) -> None:
-        """Raise FailedPrecondition if the map is closed."""
-        with self.view():
-            pass
-
-    def holder(self, kind: str, name: str) -> Holder:
-        """Return the holder of that name in this scope."""
-        return Holder(kind, self.scope, name)
-
-    def scan(self, table: str, *parts: str) -> Iterator[tuple[tuple[str, ...], bytes]]:
-        """Yield the rows of this scope under `parts`: the parts past the scope, the value."""
-        for key, raw in self._rows(table, self.scope.key(*parts)):
-            yield schema.text_parts(key)[2:], raw
+class Refs(Rows):
+    """One snapshotter's part of a map. Safe to call from many threads."""
 
     # Snapshots and their edges.
 
-    def edge(self, snapshot: str) -> Edge | None:
+    def edge(self, snapshot: str, role: str = LAYER) -> Edge | None:
         """Return the snapshot's edge, of whichever incarnation, or None."""
-        if not schema.fits(snapshot):
+        if not (schema.fits(snapshot) and schema.fits(role, schema.ROLE_SIZE_MAX)):
             return None
         with self.view() as txn:
-            return self._edge(txn, snapshot)
+            return self._edge(txn, snapshot, role)
+
+    def edges_of(self, snapshot: str) -> list[Edge]:
+        """Return all edges of the snapshot, of whichever incarnation, by role."""
+        if not schema.fits(snapshot):
+            return []
+        with self.view() as txn:
+            return self._edges_of(txn, snapshot)
 
     def edges(self) -> Iterator[tuple[str, Edge]]:
-        """Yield each snapshot that has an edge, in order, with the edge."""
-        for (snapshot,), raw in self.scan(schema.EDGE):
-            yield snapshot, schema.decode_edge(raw, snapshot)
+        """Yield each snapshot that has an edge, in order, with the edge; once for each."""
+        for (snapshot, role), raw in self.scan(schema.EDGE):
+            yield snapshot, schema.decode_edge(raw, snapshot, role)
 
-    def put_edge(self, snapshot: str, edge: Edge) -> None:
-        """Let the snapshot stand for the blob and for no other, and forget any intent.
+    def recorded(self, snapshot: str) -> bool:
+        """Return whether anything is recorded about the snapshot: an edge, or metadata."""
+        if not schema.fits(snapshot):
+            return False
+        prefix = self.scope.key(snapshot)
+        with self.view() as txn:
+            tables = map(txn.bucket, (schema.EDGE, schema.NOTE))
+            return any(True for table in tables for _ in table.keys(prefix=prefix))
+
+    def put_edge(self, snapshot: str, edge: Edge, cause: str) -> tuple[str, ...]:
+        """Let the snapshot refer to the blob in the edge's role, and forget any intent.
 
         Writes all of it again even where it is there, and so repairs both directions.
+
+        Returns:
+            The digest that it let go of, if any.
         """
-        with self.update() as txn:
-            holder = self.holder(schema.BY_SNAPSHOT, snapshot)
-            old = self._edge(txn, snapshot)
-            edges.retain(txn, holder, edge.blob.digest, size=edge.blob.size)
-            if old is not None and old.blob.digest != edge.blob.digest:
-                edges.release(txn, holder, old.blob.digest)
-            txn.bucket(schema.EDGE).put(self.scope.key(snapshot), schema.encode_edge(edge))
-            txn.bucket(schema.INTENT).delete(self.scope.key(snapshot))
+        with self.update(cause) as change:
+            role, digest = edge.reference.role, edge.blob.digest
+            holder = self._holder(snapshot, role)
+            old = self._edge(change.txn, snapshot, role)
+            if edge.retains:
+                edges.link(change, holder, digest, size=edge.blob.size)
+            else:
+                edges.mention(change, holder, digest)
+            same = old is not None and (old.blob.digest, old.retains) == (digest, edge.retains)
+            released = () if old is None or same else self._unlink(change, holder, old)
+            key = self.scope.key(snapshot, role)
+            change.txn.bucket(schema.EDGE).put(key, schema.encode_edge(edge))
+            change.txn.bucket(schema.INTENT).delete(self.scope.key(snapshot))
+            return released
 
     def holds(self, snapshot: str, edge: Edge) -> bool:
         """Return whether exactly this edge is there, in both directions, with no intent."""
-        key = self.scope.key(snapshot)
-        holder = self.holder(schema.BY_SNAPSHOT, snapshot)
+        digest = edge.blob.digest
+        holder = self._holder(snapshot, edge.reference.role)
         with self.view() as txn:
+            if edge.retains:
+                listed = (
+                    holder.key(digest) in txn.bucket(schema.HOLDER)
+                    and blobkv.pack(digest) in txn.bucket(schema.TALLY)
+                    and blobkv.pack(digest) not in txn.bucket(schema.QUEUE)
+                )
+            else:
+                listed = holder.mention_key(digest) in txn.bucket(schema.MENTION)
             return (
-                self._edge(txn, snapshot) == edge
-                and holder.key(edge.blob.digest) in txn.bucket(schema.HOLDER)
-                and blobkv.pack(edge.blob.digest) in txn.bucket(schema.TALLY)
-                and blobkv.pack(edge.blob.digest) not in txn.bucket(schema.QUEUE)
-                and key not in txn.bucket(schema.INTENT)
+                listed
+                and self._edge(txn, snapshot, edge.reference.role) == edge
+                and self.scope.key(snapshot) not in txn.bucket(schema.INTENT)
             )
 
-    def drop_edge(self, snapshot: str, expected: Edge) -> bool:
-        """Drop the snapshot's edge if it is `expected`; return whether it was."""
-        with self.update() as txn:
-            if self._edge(txn, snapshot) != expected:
-                return False
-            self._drop_edge(txn, snapshot)
-            return True
+    def drop_edge(self, snapshot: str, expected: Edge, cause: str) -> tuple[str, ...] | None:
+        """Drop the snapshot's edge if it is `expected`.
+
+        Returns:
+            The digest that it let go of, if any; None if the edge is another.
+        """
+        with self.update(cause) as change:
+            if self._edge(change.txn, snapshot, expected.reference.role) != expected:
+                return None
+            return self._drop_edge(change, snapshot, expected)
 
     # Intents to remove a snapshot.
 
@@ -175,20 +130,25 @@ class Refs:
 
     def put_intent(self, snapshot: str, intent: Intent) -> None:
         """Record that the snapshot is about to be removed."""
-        with self.update() as txn:
+        with self.update("remove") as change:
             key = self.scope.key(snapshot)
-            txn.bucket(schema.INTENT).put(key, schema.encode_intent(intent))
+            change.txn.bucket(schema.INTENT).put(key, schema.encode_intent(intent))
 
     def withdraw_intent(self, snapshot: str) -> None:
         """Record that the snapshot was not removed."""
-        with self.update() as txn:
-            txn.bucket(schema.INTENT).delete(self.scope.key(snapshot))
+        with self.update("remove") as change:
+            change.txn.bucket(schema.INTENT).delete(self.scope.key(snapshot))
 
-    def finish_removal(self, snapshot: str) -> str | None:
-        """Record that the snapshot is gone; return the digest it held, or None."""
-        with self.update() as txn:
-            txn.bucket(schema.INTENT).delete(self.scope.key(snapshot))
-            return self._drop_edge(txn, snapshot)
+    def finish_removal(self, snapshot: str, cause: str) -> tuple[str, ...]:
+        """Record that the snapshot is gone, with all about it; return the digests it held."""
+        with self.update(cause) as change:
+            key = self.scope.key(snapshot)
+            change.txn.bucket(schema.INTENT).delete(key)
+            change.txn.bucket(schema.NOTE).clear(key)
+            found = self._edges_of(change.txn, snapshot)
+            return tuple(
+                digest for edge in found for digest in self._drop_edge(change, snapshot, edge)
+            )
 
     # Blobs, their holders, and the queue.
 
@@ -208,12 +168,13 @@ class Refs:
         for digest in self._digests(schema.TALLY):
             with self.view() as txn:
                 tally = edges.tally_of(txn, digest)
-                rows = txn.bucket(schema.HOLDER).keys(prefix=blobkv.pack(digest))
-                first = next(iter(rows), None)
-            if tally is None or tally.size is None or first is None:
-                continue
-            # Works come last among the holders, so one that comes first is alone.
-            if edges.holder_of(first)[1].kind != schema.BY_WORK:
+                holders = txn.bucket(schema.HOLDER)
+                kept = any(
+                    True
+                    for kind in (schema.BY_IMAGE, schema.BY_SNAPSHOT)
+                    for _ in holders.keys(prefix=blobkv.pack(digest, kind))
+                )
+            if kept and tally is not None and tally.size is not None:
                 yield digest, tally.size
 
     def count(self, digest: str) -> int:
@@ -228,19 +189,33 @@ class Refs:
             return edges.held(txn, digest) or blobkv.pack(digest) in txn.bucket(schema.QUEUE)
 
     def holders(self, digest: str) -> Iterator[Holder]:
-        """Yield what holds the blob, over all scopes: images, snapshots, then works."""
+        """Yield what holds the blob, over all scopes: images, leases, snapshots, then works."""
         for key, _ in self._rows(schema.HOLDER, blobkv.pack(digest)):
             yield edges.holder_of(key)[1]
 
-    def snapshots_of(self, digest: str) -> Iterator[str]:
-        """Yield the snapshots of this scope whose edge is to the blob, in order."""
-        prefix = blobkv.pack(digest, schema.BY_SNAPSHOT) + self.scope.key()
-        for key, _ in self._rows(schema.HOLDER, prefix):
-            yield edges.holder_of(key)[1].name
+    def mentions(self, digest: str) -> Iterator[Holder]:
+        """Yield the snapshots that merely know the blob, over all scopes."""
+        for key, _ in self._rows(schema.MENTION, blobkv.pack(digest)):
+            yield edges.mention_of(key)[1]
 
-    def queue(self) -> Iterator[str]:
-        """Yield each digest that is queued for deletion, in order."""
-        return self._digests(schema.QUEUE)
+    def snapshots_of(self, digest: str, role: str = LAYER) -> Iterator[str]:
+        """Yield the snapshots of this scope that refer to the blob in that role, in order."""
+        held = self._rows(
+            schema.HOLDER, blobkv.pack(digest, schema.BY_SNAPSHOT) + self.scope.key()
+        )
+        known = self._rows(schema.MENTION, blobkv.pack(digest) + self.scope.key())
+        found = merge(
+            (edges.holder_of(key)[1] for key, _ in held),
+            (edges.mention_of(key)[1] for key, _ in known),
+            key=lambda holder: blobkv.pack(holder.name),
+        )
+        return (holder.name for holder in found if holder.role == role)
+
+    def queue(self) -> Iterator[tuple[str, Queued]]:
+        """Yield each digest that is queued for deletion, in order, and since when, and why."""
+        for key, raw in self._rows(schema.QUEUE, b""):
+            (digest,) = schema.text_parts(key)
+            yield digest, schema.decode_queued(raw, digest)
 
     def queued(self, digest: str) -> bool:
         """Return whether the blob is to be deleted: it is queued, and nothing holds it."""
@@ -248,9 +223,29 @@ class Refs:
             return edges.queued(txn, digest)
 
     def unqueue(self, digest: str) -> None:
-        """Record that the blob is deleted."""
-        with self.update() as txn:
-            txn.bucket(schema.QUEUE).delete(blobkv.pack(digest))
+        """Record that the blob is deleted, for the reason it was queued for."""
+        with self.update("") as change:
+            queue, key = change.txn.bucket(schema.QUEUE), blobkv.pack(digest)
+            raw = queue.get(key)
+            if raw is not None:
+                cause = schema.decode_queued(raw, digest).cause
+                replace(change, cause=cause).tell(EventKind.DELETE, digest)
+                queue.delete(key)
+
+    def events(self, after: int) -> Iterator[Event]:
+        """Yield the events past that position, in order, of all scopes; see `events.read`."""
+        while True:
+            with self.view() as txn:
+                page = list(islice(events.read(txn, after), PAGE_COUNT))
+            yield from page
+            if len(page) < PAGE_COUNT:
+                return
+            after = page[-1].position
+
+    def trim_events(self) -> None:
+        """Drop what the feed need not keep any more."""
+        with self.update("") as change:
+            events.trim(change.txn, change.now, change.retention)
 
     # The whole.
 
@@ -261,24 +256,37 @@ class Refs:
     def faults(self) -> list[Fault]:
         """Return where a cache disagrees with the truth."""
         with self.view() as txn:
-            return edges.audit(txn)
+            return audit.audit(txn)
 
     def repair(self) -> list[Fault]:
         """Make the caches agree with the truth; return where they did not."""
-        with self.update() as txn:
-            return edges.audit(txn, repair=True)
+        with self.update("reconcile") as change:
+            return audit.audit(change.txn, change)
 
-    def _edge(self, txn: blobkv.Transaction, snapshot: str) -> Edge | None:
-        raw = txn.bucket(schema.EDGE).get(self.scope.key(snapshot))
-        return None if raw is None else schema.decode_edge(raw, snapshot)
+    def _holder(self, snapshot: str, role: str) -> Holder:
+        return Holder(schema.BY_SNAPSHOT, self.scope, snapshot, role)
 
-    def _drop_edge(self, txn: blobkv.Transaction, snapshot: str) -> str | None:
-        edge = self._edge(txn, snapshot)
-        if edge is None:
-            return None
-        txn.bucket(schema.EDGE).delete(self.scope.key(snapshot))
-        edges.release(txn, self.holder(schema.BY_SNAPSHOT, snapshot), edge.blob.digest)
-        return edge.blob.digest
+    def _edge(self, txn: blobkv.Transaction, snapshot: str, role: str) -> Edge | None:
+        raw = txn.bucket(schema.EDGE).get(self.scope.key(snapshot, role))
+        return None if raw is None else schema.decode_edge(raw, snapshot, role)
+
+    def _edges_of(self, txn: blobkv.Transaction, snapshot: str) -> list[Edge]:
+        rows = txn.bucket(schema.EDGE).items(prefix=self.scope.key(snapshot))
+        return [
+            schema.decode_edge(raw, snapshot, schema.text_parts(key)[-1]) for key, raw in rows
+        ]
+
+    def _drop_edge(self, change: Change, snapshot: str, edge: Edge) -> tuple[str, ...]:
+        role = edge.reference.role
+        change.txn.bucket(schema.EDGE).delete(self.scope.key(snapshot, role))
+        return self._unlink(change, self._holder(snapshot, role), edge)
+
+    def _unlink(self, change: Change, holder: Holder, edge: Edge) -> tuple[str, ...]:
+        if edge.retains:
+            edges.unlink(change, holder, edge.blob.digest)
+            return (edge.blob.digest,)
+        edges.unmention(change, holder, edge.blob.digest)
+        return ()
 
     def _blob(self, txn: blobkv.Transaction, digest: str) -> Blob | None:
         tally = edges.tally_of(txn, digest)
@@ -287,7 +295,8 @@ class Refs:
         prefix = blobkv.pack(digest, schema.BY_SNAPSHOT) + self.scope.key()
         key = next(iter(holders.keys(prefix=prefix)), None)
         if key is not None:
-            edge = self._edge(txn, edges.holder_of(key)[1].name)
+            holder = edges.holder_of(key)[1]
+            edge = self._edge(txn, holder.name, holder.role)
             return Blob(digest, size) if edge is None else replace(edge.blob, digest=digest)
         prefix = blobkv.pack(digest, schema.BY_IMAGE) + self.scope.key()
         image = next(iter(holders.keys(prefix=prefix)), None)
@@ -296,23 +305,3 @@ class Refs:
     def _digests(self, table: str) -> Iterator[str]:
         for key, _ in self._rows(table, b""):
             yield schema.text_parts(key)[0]
-
-    def _rows(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        start = prefix
-        while True:
-            with self.view() as txn:
-                rows = txn.bucket(table).items(prefix=prefix, start=start)
-                page = list(islice(rows, _PAGE_COUNT))
-            yield from page
-            if len(page) < _PAGE_COUNT:
-                return
-            start = page[-1][0] + b"\x00"
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Say in blobmap's words that the store is closed."""
-    try:
-        yield
-    except blobkv.ClosedError as error:
-        raise FailedPrecondition("the map is closed: open it again") from error

@@ -1,14 +1,8 @@
 """`BlobSnapshotter`: any snapshotter, and with each snapshot the content blob it stands for.
 
 A thin wrapper. Each method of the snapshotter is here on purpose, most of them only passed
-on. Beside them the map: which blob a snapshot stands for, who holds a blob, and that a blob
-is deleted exactly when its last holder goes.
-
-    a snapshot, an image, or work  ── holds ──▶  a blob  ── is deleted when none does
-
-How that stays true under threads, failures, and crashes is written where it is done:
-`mappings`, `removal` (intents), `deletions` (the queue), `images`, `work`, `reconcile`; what
-is recorded, and how, in `schema`.
+on. Beside them the map, in `blob_map`: which blob a snapshot stands for, who holds a blob, and
+that a blob is deleted exactly when its last holder goes.
 """
 
 from __future__ import annotations
@@ -16,19 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from blobmap import digest as digests
-from blobmap._map import holding, usage
-from blobmap._map.catalog import Catalog
-from blobmap._map.claims import Claims
-from blobmap._map.deletions import Deletions
-from blobmap._map.images import Images
-from blobmap._map.mappings import Mappings
+from blobmap._map import usage
+from blobmap._map.background import Background
+from blobmap._map.events import RETENTION, Retention
 from blobmap._map.parts import Parts, check_methods
-from blobmap._map.removal import Removal
 from blobmap._map.schema import Scope
-from blobmap._map.work import Works
+from blobmap.blob_map import BlobMap
+from blobmap.clock import Clock, utc_now
+from blobmap.contracts import Policy
 from blobmap.errors import InvalidArgument
-from blobmap.reconcile import Reconciliation
 from blobmap.refs import Refs
 
 if TYPE_CHECKING:
@@ -37,14 +27,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from blobkv.testing import FileSystem
-    from blobmap._map.holding import Explanation
-    from blobmap._map.usage import DiskUsage
-    from blobmap._map.work import Work
-    from blobmap.contracts import Blob, ContentStore, Image, Info, Mount, Snapshotter, Usage
-    from blobmap.reconcile import Report
+    from blobmap.contracts import ContentStore, Info, Mount, Snapshotter, Usage
 
 
-class BlobSnapshotter:
+class BlobSnapshotter(BlobMap):
     """A snapshotter whose snapshots stand for content blobs. Safe to call from many threads.
 
     Several of them may share one root, one after the other: each sees its own snapshots and
@@ -53,7 +39,8 @@ class BlobSnapshotter:
 
     Opening ends what a crash left unfinished. What cannot be ended now, because the
     snapshotter or the content store fails, is logged to the logger "blobmap", stays recorded,
-    and is tried again later.
+    and is tried again later, by the background and by later calls. Any call may be given a
+    deadline, see `blobmap.deadline`.
 
     Args:
         inner: The snapshotter to wrap. It is this object's from here on: nobody else should
@@ -64,6 +51,13 @@ class BlobSnapshotter:
         namespace: Likewise.
         close_content: Whether `close` closes `content`, too.
         lock_timeout: How long to wait for another who has the map open, in seconds.
+        policy: Whether a snapshot keeps the blobs that it refers to, where a call does not say.
+        background: Whether to have threads that delete blobs and end leases. Without them the
+            calling threads delete, and try again what failed, and nothing happens in between.
+        patience: How long a call that lets go of a blob waits for its deletion in the
+            background, in seconds.
+        retention: How much of the feed of events is kept.
+        clock: Tells the time, in UTC; for tests.
         fs: The file system under the map's store, for tests that cut the power.
 
     Raises:
@@ -82,24 +76,33 @@ class BlobSnapshotter:
         namespace: str = "default",
         close_content: bool = False,
         lock_timeout: float = 0.0,
+        policy: Policy = Policy.RETAIN,
+        background: bool = True,
+        patience: float = 0.5,
+        retention: Retention = RETENTION,
+        clock: Clock = utc_now,
         fs: FileSystem | None = None,
     ) -> None:
         check_methods(inner, content)
         if not str(root):
             raise InvalidArgument("root is empty: give the directory of the map")
-        refs = Refs.open(root, Scope(namespace, name), lock_timeout=lock_timeout, fs=fs)
-        self._parts = parts = Parts(refs, inner, content)
+        refs = Refs.open(
+            root,
+            Scope(namespace, name),
+            lock_timeout=lock_timeout,
+            clock=clock,
+            retention=retention,
+            fs=fs,
+        )
+        parts = Parts(refs, inner, content, background=Background() if background else None)
+        super().__init__(parts, policy=policy, patience=patience)
         self._closes_content = close_content
-        self._catalog = Catalog(refs)
-        self._deletions = Deletions(parts)
-        self._mappings = Mappings(parts, self._deletions)
-        self._removal = Removal(parts, self._deletions)
-        self._images = Images(parts, self._catalog, self._removal, self._deletions)
-        self._works = Works(parts, Claims(refs), self._removal, self._deletions)
         try:
             self._replay()
         except BaseException:
-            self._parts.refs.close()
+            if parts.background is not None:
+                parts.background.close()
+            refs.close()
             raise
 
     @property
@@ -111,11 +114,6 @@ class BlobSnapshotter:
     def content(self) -> ContentStore:
         """The content store the blobs are in."""
         return self._parts.content
-
-    @property
-    def failure_count(self) -> int:
-        """How many deferred steps failed since the map was opened; each was logged."""
-        return self._parts.attempts.failure_count
 
     # The snapshotter's own methods.
 
@@ -166,17 +164,25 @@ class BlobSnapshotter:
         self._mappings.drop_stale(key)
         self._parts.inner.commit(name, key, labels=labels)
 
-    def remove(self, key: str) -> None:
-        """Remove the snapshot, and its blob if nothing else holds that.
+    def remove(self, key: str, *, wait: bool = False) -> None:
+        """Remove the snapshot, and each blob that nothing else holds.
 
-        The snapshot is gone when this returns; the blob is, too, or its deletion failed, is
-        queued and logged. A snapshot without a blob costs the map no commit.
+        The snapshot is gone when this returns. Its blobs are deleted in the background, and as
+        this waits for that a moment (`patience`) are gone, too, in the usual case; a deletion
+        that fails or hangs stays queued, see `pending`, is logged, and is tried again. A
+        snapshot of which nothing is recorded costs the map no commit.
+
+        Args:
+            key: The snapshot.
+            wait: Whether to delete at once, in this thread, however long that takes.
 
         Raises:
             NotFound: There is no such snapshot.
             FailedPrecondition: Another snapshot has it as its parent.
+            Unavailable: With `wait` only: the snapshot is removed, but a blob could not be
+                deleted; its deletion stays queued.
         """
-        self._removal.remove(key)
+        self._removal.remove(key, wait=wait)
 
     def walk(self, *filters: str) -> Iterator[Info]:
         """Yield each snapshot that some filter matches, in key order, with its blob.
@@ -191,19 +197,29 @@ class BlobSnapshotter:
         return self._mappings.walk(*filters)
 
     def cleanup(self) -> None:
-        """Delete the blobs whose deletion failed before, then pass the call on.
+        """End what has expired, delete what was left over, then pass the call on.
 
         Raises:
             NotImplementedHere: The snapshotter itself has nothing to clean up.
         """
+        self._leases.end_expired()
+        self._parts.refs.trim_events()
         self._deletions.carry_out_all()
         self._parts.inner.cleanup()
 
     def close(self) -> None:
         """Close the map, then the snapshotter, and the content store if asked to. Idempotent.
 
-        What is unfinished stays recorded. A call after this raises FailedPrecondition.
+        What is unfinished stays recorded. A deletion that is under way is waited for: were it
+        to end later, it might take a blob that is held again by then. A call after this raises
+        FailedPrecondition.
+
+        Raises:
+            DeadlineExceeded: A deletion is still under way at the caller's deadline; the map
+                stays locked. Close it again.
         """
+        if self._parts.background is not None:
+            self._parts.background.close()
         try:
             self._parts.refs.close()
         finally:
@@ -226,175 +242,3 @@ class BlobSnapshotter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    # The map.
-
-    def get_blob(self, key: str) -> Blob | None:
-        """Return the blob that the snapshot stands for, or None if it stands for none.
-
-        Raises:
-            NotFound: There is no such snapshot.
-        """
-        return self.stat(key).blob
-
-    def set_blob(
-        self,
-        key: str,
-        digest: str,
-        *,
-        diff_id: str | None = None,
-        media_type: str | None = None,
-        replace: bool = False,
-    ) -> None:
-        """Let the committed snapshot stand for the blob, which lives as long as it does.
-
-        The same blob again changes nothing, but restores what may be missing of the mapping.
-
-        Args:
-            key: The snapshot.
-            digest: The blob, which is in the content store.
-            diff_id: The digest of the uncompressed layer, if known.
-            media_type: The blob's media type, if known.
-            replace: Whether to replace another blob, diff ID, or media type.
-
-        Raises:
-            NotFound: There is no such snapshot, or no such blob.
-            FailedPrecondition: The snapshot is not committed.
-            AlreadyExists: It stands for another blob, and not `replace`.
-            InvalidArgument: A digest is malformed, or the key cannot be recorded.
-        """
-        self._mappings.set(
-            key, digest, diff_id=diff_id, media_type=media_type, replaces=replace
-        )
-
-    def unset_blob(self, key: str) -> None:
-        """Let the snapshot stand for no blob; delete the blob if nothing else holds it.
-
-        Of a snapshot that stands for none: nothing happens.
-
-        Raises:
-            NotFound: There is no such snapshot.
-        """
-        self._mappings.unset(key)
-
-    def snapshots_of(self, digest: str) -> Iterator[str]:
-        """Yield the snapshots that are recorded to stand for the blob, in key order.
-
-        Raises:
-            InvalidArgument: The digest is malformed.
-        """
-        return self._parts.refs.snapshots_of(digests.validate(digest))
-
-    def references(self, digest: str) -> int:
-        """Return how many hold the blob: snapshots, images, and works, of the whole root.
-
-        Raises:
-            InvalidArgument: The digest is malformed.
-
-        Cost: one read.
-        """
-        return self._parts.refs.count(digests.validate(digest))
-
-    def blobs(self) -> Iterator[Blob]:
-        """Yield each blob that a snapshot or an image holds, in order of digests.
-
-        Diff ID and media type are those of the first snapshot that stands for it, if any.
-        """
-        return self._parts.refs.blobs()
-
-    def explain(self, digest: str) -> Explanation:
-        """Return who holds the blob, and who holds those, as a tree.
-
-        Raises:
-            InvalidArgument: The digest is malformed.
-            NotFound: Neither the content store nor the map has the blob.
-
-        Cost: a walk of all snapshots.
-        """
-        digests.validate(digest)
-        return holding.explain(digest, self._parts, self._catalog)
-
-    def disk_usage(self) -> DiskUsage:
-        """Return what each snapshot costs, in key order, with shared bytes told apart.
-
-        Cost: a walk, and the usage, of all snapshots.
-        """
-        return usage.disk_usage(self.walk(), self._parts)
-
-    def reconcile(self, *, dry_run: bool = False, force: bool = False) -> Report:
-        """Compare the map with the snapshotter and the content store, and repair it.
-
-        Args:
-            dry_run: Only look.
-            force: Repair even if much would be dropped.
-
-        Returns:
-            What was found, and what was done about it.
-
-        Raises:
-            FailedPrecondition: More than a tenth of the mappings would be dropped, or the
-                snapshotter looks empty, and not `force`. Nothing was repaired.
-
-        Cost: two walks of the snapshotter, three if mappings are dropped; one of the content
-            store; a pass over the map. Memory grows only with what the caches have wrong.
-        """
-        reconciliation = Reconciliation(
-            self._parts,
-            catalog=self._catalog,
-            removal=self._removal,
-            deletions=self._deletions,
-            images=self._images,
-            works=self._works,
-        )
-        return reconciliation.run(dry_run=dry_run, force=force)
-
-    # Images and work in flight.
-
-    def set_image(self, image: Image) -> None:
-        """Record the image; it holds its `blobs` from here on.
-
-        It replaces an image of the same name: blobs that only the old one held are deleted,
-        and snapshots that only the old one listed are removed, from the top down, except
-        those that have other children.
-
-        Raises:
-            NotFound: A snapshot or a blob of it does not exist.
-            FailedPrecondition: One is not committed, or not made on the one before it.
-            InvalidArgument: A name cannot be recorded, or a digest is malformed.
-        """
-        self._images.set(image)
-
-    def get_image(self, name: str) -> Image:
-        """Return the image of that name.
-
-        Raises:
-            NotFound: There is none.
-        """
-        return self._images.get(name)
-
-    def images(self) -> Iterator[Image]:
-        """Yield each image, by name."""
-        return self._images.all()
-
-    def remove_image(self, name: str) -> None:
-        """Remove the image, its blobs, and its snapshots, unless something else needs them.
-
-        Snapshots go from the top down. One that another image lists, or that has other
-        children, stays, and so do all below it.
-
-        Raises:
-            NotFound: There is no such image.
-            Exception: Whatever the snapshotter raised; the image is gone, the rest is done
-                when this is called again, or at the next open.
-        """
-        self._images.remove(name)
-
-    def work(self) -> Work:
-        """Return a new piece of work, for a with-block, that can hold blobs while it lasts."""
-        return self._works.begin()
-
-    def _replay(self) -> None:
-        self._removal.replay()
-        self._works.replay()
-        self._images.replay()
-        self._deletions.carry_out_all()

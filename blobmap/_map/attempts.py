@@ -37,13 +37,21 @@ class Attempts:
         Raises:
             BlobKVError: The map itself failed, so what is recorded is in question.
         """
+        return self.failure(what, call) is None
+
+    def failure(self, what: str, call: Callable[[], object]) -> Exception | None:
+        """Make the call; log, count, and return what it raised, if anything.
+
+        Raises:
+            BlobKVError: The map itself failed, so what is recorded is in question.
+        """
         try:
             call()
         except BlobKVError:
             raise
-        except Exception:  # noqa: BLE001  # Foreign code may raise anything.
+        except Exception as error:  # noqa: BLE001  # Foreign code may raise anything.
             with self._mutex:
                 self.failure_count += 1
             _LOG.exception("could not %s; it stays recorded and is tried again", what)
-            return False
-        return True
+            return error
+        return None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import blobkv
+    from blobmap._map.events import Change
     from blobmap.contracts import Image
     from blobmap.refs import Refs
 
@@ -71,11 +72,12 @@ class Catalog:
         Returns:
             The digests that the old one held and this one does not.
         """
-        with self._refs.update() as txn:
+        with self._refs.update(f"set_image {image.name!r}") as change:
+            txn = change.txn
             holder = self._refs.holder(schema.BY_IMAGE, image.name)
             for digest in image.blobs:
-                edges.retain(txn, holder, digest, size=sizes[digest])
-            released = self._drop(txn, image.name, kept=image)
+                edges.link(change, holder, digest, size=sizes[digest])
+            released = self._drop(change, image.name, kept=image)
             row = self._refs.scope.key(image.name)
             txn.bucket(schema.IMAGE).put(row, schema.encode_image(image, sizes))
             for snapshot in image.snapshots:
@@ -85,8 +87,8 @@ class Catalog:
 
     def drop(self, name: str) -> tuple[str, ...]:
         """Drop the image and make its snapshots leftovers; return the digests it held."""
-        with self._refs.update() as txn:
-            return self._drop(txn, name, kept=None)
+        with self._refs.update(f"remove_image {name!r}") as change:
+            return self._drop(change, name, kept=None)
 
     def leftovers(self, *image: str) -> Iterator[Leftovers]:
         """Yield what all images that are gone left behind, or those of one name."""
@@ -95,17 +97,16 @@ class Catalog:
 
     def finish(self, leftovers: Leftovers) -> None:
         """Record that the snapshots are removed, or kept for good reason."""
-        with self._refs.update() as txn:
+        with self._refs.update("remove_image") as change:
             row = self._refs.scope.key(leftovers.image, leftovers.token)
-            txn.bucket(schema.LEFTOVER).delete(row)
+            change.txn.bucket(schema.LEFTOVER).delete(row)
 
     def _image(self, txn: blobkv.Transaction, name: str) -> Image | None:
         raw = txn.bucket(schema.IMAGE).get(self._refs.scope.key(name))
         return None if raw is None else schema.decode_image(raw, name)
 
-    def _drop(
-        self, txn: blobkv.Transaction, name: str, *, kept: Image | None
-    ) -> tuple[str, ...]:
+    def _drop(self, change: Change, name: str, *, kept: Image | None) -> tuple[str, ...]:
+        txn = change.txn
         old = self._image(txn, name)
         if old is None:
             return ()
@@ -113,7 +114,7 @@ class Catalog:
         kept_snapshots = () if kept is None else kept.snapshots
         released = tuple(digest for digest in old.blobs if digest not in kept_blobs)
         for digest in released:
-            edges.release(txn, self._refs.holder(schema.BY_IMAGE, name), digest)
+            edges.unlink(change, self._refs.holder(schema.BY_IMAGE, name), digest)
         for snapshot in old.snapshots:
             txn.bucket(schema.LISTING).delete(self._refs.scope.key(snapshot, name))
         left = [snapshot for snapshot in old.snapshots if snapshot not in kept_snapshots]

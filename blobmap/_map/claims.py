@@ -33,18 +33,18 @@ class Claims:
             exists: Whether it is in the content store. If it is, and nothing of this map
                 ever kept it there, then it is foreign and outlives the work.
         """
-        with self._refs.update() as txn:
-            foreign = exists and blobkv.pack(digest) not in txn.bucket(schema.QUEUE)
+        with self._refs.update("held by work") as change:
+            foreign = exists and blobkv.pack(digest) not in change.txn.bucket(schema.QUEUE)
             holder = self._refs.holder(schema.BY_WORK, work)
-            edges.retain(txn, holder, digest, foreign=foreign)
+            edges.link(change, holder, digest, foreign=foreign)
             row = self._refs.scope.key(work, schema.CLAIM_BLOB, digest)
-            txn.bucket(schema.CLAIM).put(row, b"")
+            change.txn.bucket(schema.CLAIM).put(row, b"")
 
     def scratch(self, work: str, snapshot: str) -> None:
         """Let the active snapshot that is about to be prepared be scratch of the work."""
-        with self._refs.update() as txn:
+        with self._refs.update("claimed by work") as change:
             row = self._refs.scope.key(work, schema.CLAIM_SCRATCH, snapshot)
-            txn.bucket(schema.CLAIM).put(row, b"")
+            change.txn.bucket(schema.CLAIM).put(row, b"")
 
     def works(self) -> Iterator[str]:
         """Yield each work that claims something."""
@@ -67,12 +67,12 @@ class Claims:
         Returns:
             The digests it held.
         """
-        with self._refs.update() as txn:
-            claims = txn.bucket(schema.CLAIM)
+        with self._refs.update("work ended") as change:
+            claims = change.txn.bucket(schema.CLAIM)
             rows = list(claims.keys(prefix=self._refs.scope.key(work, schema.CLAIM_BLOB)))
             digests = tuple(schema.text_parts(row)[-1] for row in rows)
             for digest in digests:
-                edges.release(txn, self._refs.holder(schema.BY_WORK, work), digest)
+                edges.unlink(change, self._refs.holder(schema.BY_WORK, work), digest)
             rows += (self._refs.scope.key(work, schema.CLAIM_SCRATCH, key) for key in settled)
             for row in rows:
                 claims.delete(row)

@@ -5,48 +5,148 @@ content store has deleted the blob; so a blob that was ever held is there exactl
 something holds it, or else its deletion stands in the queue. Between the two, under the
 blob's lock, it is asked once more whether nothing holds it. Whoever wants to hold a blob
 holds that lock too, from the moment they see the blob until they are recorded.
+
+The content store is called in the background, and whoever let go of the blob waits a moment
+for it, so that in the usual case the blob is gone when their call returns, and a store that
+hangs holds up nobody. What fails is tried again by a sweep of the queue, with growing pauses.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from blobmap import locks
-from blobmap.errors import NotFound
+from blobmap.deadlines import deadline, remaining
+from blobmap.errors import DeadlineExceeded, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
     from blobmap._map.parts import Parts
 
 _LOG: Final = logging.getLogger("blobmap")
 
 # After its own deletion succeeded, an operation tries this many that failed before.
 _RETRY_COUNT: Final = 8
+# A sweep passes by what somebody else is busy with.
+_BUSY_SECONDS: Final = 0.05
+# Of so many failures it is remembered why.
+_FAILURES_MAX: Final = 1000
+_SWEEP: Final = "sweep the queue of deletions"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A blob that is to be deleted.
+
+    Attributes:
+        digest: The blob.
+        size: Its size in bytes, or None if it was never recorded.
+        since: Since when nothing holds it.
+        cause: What let go of it last.
+        failure: Why its deletion failed the last time, or None if that is not known.
+    """
+
+    digest: str
+    size: int | None
+    since: datetime
+    cause: str
+    failure: str | None
 
 
 class Deletions:
-    """Carries out the queue of deletions. Safe to call from many threads."""
+    """Carries out the queue of deletions. Safe to call from many threads.
 
-    def __init__(self, parts: Parts) -> None:
+    Args:
+        parts: What it works with.
+        patience: How long to wait for a deletion in the background, in seconds.
+    """
+
+    def __init__(self, parts: Parts, patience: float) -> None:
         self._parts = parts
+        self._patience = patience
+        self._failures: dict[str, str] = {}
+        self._order: deque[str] = deque()
 
-    def carry_out(self, *digests: str) -> None:
+    def carry_out(self, *digests: str, wait: bool = False) -> None:
         """Delete those of the blobs that are queued.
 
-        If all goes well, a few whose deletion failed before are tried, too. Never raises for
-        the content store's sake. The caller holds no lock of a blob.
+        If all goes well, a few whose deletion failed before are tried, too. The caller holds
+        no lock of a blob.
+
+        Args:
+            digests: The blobs.
+            wait: Whether to do it in this thread, however long it takes.
+
+        Raises:
+            Unavailable: With `wait` only: a deletion failed; it stays queued.
         """
-        failed = [digest for digest in digests if not self._carry_out(digest)]
-        if failed:
+        if not digests:
             return
-        for _, digest in zip(range(_RETRY_COUNT), self._parts.refs.queue(), strict=False):
-            if not self._carry_out(digest):
-                return
+        if wait or self._parts.background is None:
+            failed = [digest for digest in digests if not self._carry_out(digest)]
+            if failed and wait:
+                raise Unavailable(
+                    f"blob {failed[0]} could not be deleted: {self._failures.get(failed[0])}; "
+                    "nothing holds it any more, and its deletion stays queued"
+                )
+            if not failed:
+                self._retry()
+            return
+        for digest in digests:
+            self._parts.background.submit(_name(digest), partial(self._try, digest))
+        left = remaining()
+        patience = self._patience if left is None else min(left, self._patience)
+        self._parts.background.wait([_name(digest) for digest in digests], patience)
 
     def carry_out_all(self) -> None:
-        """Try each queued deletion once. Never raises for the content store's sake."""
-        for digest in self._parts.refs.queue():
-            self._carry_out(digest)
+        """Try each queued deletion once, as `carry_out`; of what fails nothing is raised."""
+        if self._parts.background is None:
+            for digest, _ in self._parts.refs.queue():
+                self._carry_out(digest)
+        elif any(True for _ in self._parts.refs.queue()):
+            self._parts.background.submit(_SWEEP, self._sweep)
+            self._parts.background.wait([_SWEEP], self._patience)
+
+    def pending(self) -> Iterator[Pending]:
+        """Yield each blob that is to be deleted, in order of digests."""
+        for digest, queued in self._parts.refs.queue():
+            failure = self._failures.get(digest)
+            yield Pending(digest, queued.size, queued.since, queued.cause, failure)
+
+    def _try(self, digest: str) -> bool:
+        """Delete the blob if it is queued; if that fails, leave it to a sweep."""
+        assert self._parts.background is not None
+        if self._carry_out(digest):
+            self._retry()
+        else:
+            self._parts.background.submit(_SWEEP, self._sweep, delay=_BUSY_SECONDS)
+        return True
+
+    def _retry(self) -> None:
+        for _, (digest, _) in zip(range(_RETRY_COUNT), self._parts.refs.queue(), strict=False):
+            if not self._carry_out_soon(digest):
+                return
+
+    def _sweep(self) -> bool:
+        """Try each queued deletion; return whether the queue came to be empty."""
+        failed_count = 0
+        for digest, _ in self._parts.refs.queue():
+            failed_count += not self._carry_out_soon(digest)
+        return not failed_count
+
+    def _carry_out_soon(self, digest: str) -> bool:
+        try:
+            with deadline(_BUSY_SECONDS):
+                return self._carry_out(digest)
+        except DeadlineExceeded:
+            # Somebody is busy with this very blob.
+            return False
 
     def _carry_out(self, digest: str) -> bool:
         """Delete the blob if it is queued; return whether nothing went wrong."""
@@ -54,11 +154,14 @@ class Deletions:
             # Asked again under the lock: from here on nobody can start to hold the blob.
             if not self._parts.refs.queued(digest):
                 return True
-            if not self._parts.attempts.succeeds(
+            failure = self._parts.attempts.failure(
                 f"delete blob {digest}", lambda: self._delete(digest)
-            ):
+            )
+            if failure is not None:
+                self._remember(digest, failure)
                 return False
             self._parts.refs.unqueue(digest)
+            self._failures.pop(digest, None)
             _LOG.info("deleted blob %s: nothing holds it", digest)
             return True
 
@@ -67,3 +170,14 @@ class Deletions:
             self._parts.content.delete(digest)
         except NotFound:
             _LOG.debug("blob %s is gone already", digest)
+
+    def _remember(self, digest: str, failure: Exception) -> None:
+        if digest not in self._failures:
+            self._order.append(digest)
+            if len(self._order) > _FAILURES_MAX:
+                self._failures.pop(self._order.popleft(), None)
+        self._failures[digest] = f"{type(failure).__name__}: {failure}"
+
+
+def _name(digest: str) -> str:
+    return f"delete blob {digest}"

@@ -1,7 +1,7 @@
 """Who holds a blob, and what holds those: the answer to "why is this still here?".
 
-A blob is held by snapshots, images, and work in flight. A snapshot in turn is held by the
-images that list it and by the snapshots that have it as their parent.
+A blob is held by snapshots, images, leases, and work in flight. A snapshot in turn is held by
+the images that list it and by the snapshots that have it as their parent.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blobmap._map import schema
+from blobmap.contracts import LAYER
 from blobmap.errors import NotFound
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Holding:
     """One thing that holds what stands above it in the tree.
 
     Attributes:
-        kind: "snapshot", "image", or "work".
+        kind: "snapshot", "image", "lease", or "work".
         name: Its name; with its namespace and snapshotter before it if they are others.
         holders: What holds it in turn: images first, then snapshots, each by name.
     """
@@ -45,16 +46,19 @@ class Explanation:
         digest: The blob.
         size: Its size in bytes, or None if it is not in the content store.
         queued: Whether it is to be deleted: nothing holds it, but its deletion failed so far.
-        holders: What holds it: images, snapshots, then works, each by name.
+        holders: What holds it: images, leases, snapshots, then works, each by name.
+        known_by: The snapshots that know it and do not keep it.
     """
 
     digest: str
     size: int | None
     queued: bool
     holders: tuple[Holding, ...]
+    known_by: tuple[Holding, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        known = (f"known by {holding.kind} {holding.name}" for holding in self.known_by)
+        return "\n".join((*self._lines(), *known))
 
     def _lines(self) -> Iterator[str]:
         state = "not in the content store" if self.size is None else f"{self.size} bytes"
@@ -85,7 +89,8 @@ def explain(digest: str, parts: Parts, catalog: Catalog) -> Explanation:
         size = None
     holders = list(refs.holders(digest))
     queued = refs.queued(digest)
-    if size is None and not holders and not queued:
+    known_by = [Holding(h.kind, _name(h, refs.scope)) for h in refs.mentions(digest)]
+    if size is None and not holders and not queued and not known_by:
         raise NotFound(f"blob {digest} is neither in the content store nor in the map")
     ours = {h.name for h in holders if _is_snapshot_of(h, refs.scope)}
     trees = _trees(ours, catalog, parts.inner) if ours else {}
@@ -95,13 +100,14 @@ def explain(digest: str, parts: Parts, catalog: Catalog) -> Explanation:
         else Holding(holder.kind, _name(holder, refs.scope))
         for holder in holders
     ]
-    return Explanation(digest, size, queued, tuple(holdings))
+    return Explanation(digest, size, queued, tuple(holdings), tuple(known_by))
 
 
 def _name(holder: Holder, scope: Scope) -> str:
+    role = f" as {holder.role}" if holder.role not in {"", LAYER} else ""
     if holder.scope == scope:
-        return holder.name
-    return f"{holder.scope.namespace}/{holder.scope.snapshotter}: {holder.name}"
+        return f"{holder.name}{role}"
+    return f"{holder.scope.namespace}/{holder.scope.snapshotter}: {holder.name}{role}"
 
 
 def _is_snapshot_of(holder: Holder, scope: Scope) -> bool:

@@ -103,13 +103,17 @@ class Images:
 
     def _prune(self, leftovers: Leftovers) -> None:
         for key in reversed(leftovers.snapshots):
-            if not self._is_removed(key):
+            if not self._is_removed(key, leftovers.image):
                 break
         self._catalog.finish(leftovers)
 
-    def _is_removed(self, key: str) -> bool:
+    def _is_removed(self, key: str, image: str) -> bool:
         try:
-            return self._removal.remove(key, unless=lambda: bool(self._catalog.listing(key)))
+            return self._removal.remove(
+                key,
+                cause=f"image {image!r} is gone",
+                unless=lambda: bool(self._catalog.listing(key)),
+            )
         except NotFound:
             return True
         except FailedPrecondition:

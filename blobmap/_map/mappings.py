@@ -1,10 +1,10 @@
-"""Mappings: which blob a snapshot stands for.
+"""References: which blob a snapshot stands for, and which others belong to it.
 
-A mapping is bound to one life of a snapshot's key, by its time of creation. It is shown only
+A reference is bound to one life of a snapshot's key, by its time of creation. It is shown only
 for a snapshot of that life; what is left from an earlier one is replaced when the snapshot
 is mapped, and dropped when the key is committed away, removed, or reconciled.
 
-Only a committed snapshot stands for a blob, for only what cannot change can be the same.
+Only a committed snapshot refers to blobs, for only what cannot change can be the same.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from blobmap import digest as digests
 from blobmap import filters as filter_language
+from blobmap import labels as label_rules
 from blobmap import locks
 from blobmap._map import schema
 from blobmap._map.schema import Edge
-from blobmap.contracts import Blob, Info, Kind
+from blobmap.contracts import Info, Kind, Reference
 from blobmap.errors import AlreadyExists, FailedPrecondition
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("blobmap")
 
+_STALE: Final = "of an earlier life of the key"
+
 
 class Mappings:
     """The mappings of one snapshotter. Safe to call from many threads."""
@@ -38,7 +41,7 @@ class Mappings:
         self._deletions = deletions
 
     def with_blob(self, info: Info) -> Info:
-        """Return the snapshot with its blob, if it stands for one."""
+        """Return the snapshot with its layer's blob, if it stands for one."""
         edge = self._parts.refs.edge(info.name)
         blob = edge.blob if edge is not None and edge.is_of(info) else None
         return replace(info, blob=blob)
@@ -52,83 +55,96 @@ class Mappings:
         infos = map(self.with_blob, inner.walk())
         return (info for info in infos if matches(_fields(info)))
 
-    def set(
-        self,
-        key: str,
-        digest: str,
-        *,
-        diff_id: str | None,
-        media_type: str | None,
-        replaces: bool,
-    ) -> None:
-        """See `BlobSnapshotter.set_blob`."""
+    def set(self, key: str, reference: Reference, *, replaces: bool, cause: str) -> None:
+        """See `BlobSnapshotter.set_reference`. What size the given blob has does not matter."""
         schema.check_name("snapshot", key, schema.SNAPSHOT_SIZE_MAX)
-        digests.validate(digest)
-        if diff_id is not None:
-            digests.validate(diff_id)
+        schema.check_name("role", reference.role, schema.ROLE_SIZE_MAX)
+        digest = digests.validate(reference.blob.digest)
+        if reference.blob.diff_id is not None:
+            digests.validate(reference.blob.diff_id)
+        label_rules.checked(reference.annotations)
         refs = self._parts.refs
+        released: tuple[str, ...] = ()
         # From here until the edge is recorded, nobody can delete the blob or the snapshot.
         with self._parts.locks.hold(locks.snapshot(key), locks.blob(digest)):
-            info = self._parts.inner.stat(key)
-            if info.kind is not Kind.COMMITTED:
-                raise FailedPrecondition(
-                    f"snapshot {key!r} is {info.kind.value}: commit it before it is mapped"
-                )
+            info = self._committed(key)
             size = self._parts.content.info(digest).size
-            blob = Blob(digest, size, diff_id, media_type)
-            old = refs.edge(key)
+            reference = replace(reference, blob=replace(reference.blob, size=size))
+            old = refs.edge(key, reference.role)
             if old is not None and old.is_of(info) and not replaces:
-                blob = _merged(key, old.blob, blob)
-            edge = Edge(blob, schema.incarnation(info))
+                reference = _merged(key, old.reference, reference)
+            edge = Edge(reference, schema.incarnation(info))
             if not refs.holds(key, edge):
-                refs.put_edge(key, edge)
-                _LOG.info("snapshot %r stands for %s", key, digest)
-        if old is not None and old.blob.digest != digest:
-            self._deletions.carry_out(old.blob.digest)
+                released = refs.put_edge(key, edge, cause)
+                _LOG.info("snapshot %r has %s as its %s", key, digest, reference.role)
+        self._deletions.carry_out(*released)
 
-    def unset(self, key: str) -> None:
-        """See `BlobSnapshotter.unset_blob`."""
+    def unset(self, key: str, role: str, cause: str) -> None:
+        """See `BlobSnapshotter.unset_reference`."""
         with self._parts.locks.hold(locks.snapshot(key)):
-            edge = self._parts.refs.edge(key)
+            edge = self._parts.refs.edge(key, role)
             if edge is None:
                 self._parts.inner.stat(key)
                 return
-            self._parts.refs.drop_edge(key, edge)
-        _LOG.info("snapshot %r stands for %s no longer", key, edge.blob.digest)
-        self._deletions.carry_out(edge.blob.digest)
+            released = self._parts.refs.drop_edge(key, edge, cause) or ()
+        _LOG.info("snapshot %r has %s as its %s no longer", key, edge.blob.digest, role)
+        self._deletions.carry_out(*released)
+
+    def all_of(self, key: str) -> tuple[Reference, ...]:
+        """See `BlobSnapshotter.references_of`."""
+        info = self._parts.inner.stat(key)
+        return tuple(
+            edge.reference for edge in self._parts.refs.edges_of(key) if edge.is_of(info)
+        )
 
     def drop_stale(self, key: str) -> None:
         """Drop what the map has under the key from an earlier life of it, if anything."""
-        if self._parts.refs.edge(key) is None:
+        if not self._parts.refs.edges_of(key):
             return
+        released: list[str] = []
         with self._parts.locks.hold(locks.snapshot(key)):
-            edge = self._parts.refs.edge(key)
-            if edge is None or edge.is_of(self._parts.inner.stat(key)):
-                return
-            self._parts.refs.drop_edge(key, edge)
-        _LOG.info("dropped the mapping of an earlier %r to %s", key, edge.blob.digest)
-        self._deletions.carry_out(edge.blob.digest)
+            info = self._parts.inner.stat(key)
+            for edge in self._parts.refs.edges_of(key):
+                if not edge.is_of(info):
+                    released += self._parts.refs.drop_edge(key, edge, _STALE) or ()
+                    _LOG.info("dropped what an earlier %r had: %s", key, edge.blob.digest)
+        self._deletions.carry_out(*released)
+
+    def _committed(self, key: str) -> Info:
+        info = self._parts.inner.stat(key)
+        if info.kind is not Kind.COMMITTED:
+            raise FailedPrecondition(
+                f"snapshot {key!r} is {info.kind.value}: commit it before it is mapped"
+            )
+        return info
 
 
-def _merged(key: str, old: Blob, new: Blob) -> Blob:
-    """Return the new blob with what the old one adds; AlreadyExists if they contradict."""
-    if old.digest != new.digest:
+def _merged(key: str, old: Reference, new: Reference) -> Reference:
+    """Return the new one with what the old one adds; AlreadyExists if they contradict."""
+    if old.blob.digest != new.blob.digest:
         raise AlreadyExists(
-            f"snapshot {key!r} stands for {old.digest}, not {new.digest}: pass replace=True to "
-            "replace it"
+            f"snapshot {key!r} has {old.blob.digest} as its {old.role}, not "
+            f"{new.blob.digest}: pass replace=True to replace it"
         )
-    merged = replace(
-        new,
-        diff_id=new.diff_id or old.diff_id,
-        media_type=new.media_type or old.media_type,
+    blob = replace(
+        new.blob,
+        diff_id=new.blob.diff_id or old.blob.diff_id,
+        media_type=new.blob.media_type or old.blob.media_type,
     )
-    for field in ("diff_id", "media_type"):
-        recorded, given = getattr(old, field), getattr(merged, field)
+    annotations = {**old.annotations, **new.annotations}
+    merged = replace(new, blob=blob, annotations=annotations)
+    for name in ("diff_id", "media_type"):
+        recorded, given = getattr(old.blob, name), getattr(blob, name)
         if recorded not in (None, given):
             raise AlreadyExists(
-                f"snapshot {key!r} has {field} {recorded}, not {given}: pass replace=True to "
+                f"snapshot {key!r} has {name} {recorded}, not {given}: pass replace=True to "
                 "replace it"
             )
+    if old.policy is not new.policy or dict(annotations) != {**annotations, **old.annotations}:
+        raise AlreadyExists(
+            f"snapshot {key!r} has its {old.role} under another policy or other annotations: "
+            "pass replace=True to replace them"
+        )
     return merged
 
 

@@ -10,6 +10,7 @@ from blobmap.errors import InvalidArgument
 from blobmap.locks import Locks
 
 if TYPE_CHECKING:
+    from blobmap._map.background import Background
     from blobmap.contracts import ContentStore, Snapshotter
     from blobmap.refs import Refs
 
@@ -35,6 +36,9 @@ class Parts:
 
     The rules for calls to `inner` and `content`: never inside a transaction of `refs`, and
     under no lock but those of the very image, snapshots, and blobs that are concerned.
+
+    Attributes:
+        background: Where what may wait is done; None if the calling threads do it.
     """
 
     refs: Refs
@@ -42,6 +46,7 @@ class Parts:
     content: ContentStore
     locks: Locks = field(default_factory=Locks)
     attempts: Attempts = field(default_factory=Attempts)
+    background: Background | None = None
 
 
 def check_methods(inner: Snapshotter, content: ContentStore) -> None:

@@ -4,12 +4,13 @@
     ----  -------------------------------------------------  --------------------------------
        1  intent, durable                                    2 is done by the next open
        2  the snapshotter removes the snapshot               3 is done by the next open
-       3  one transaction drops the edge and the intent,     4 is done by the next open
-          and queues the blob if that was its last holder
-       4  under the blob's lock: the content store deletes   done again; absent is done
+       3  one transaction drops edges, metadata, and the     4 is done by the next open
+          intent, and queues blobs that this held last
+       4  under a blob's lock: the content store deletes it  done again; absent is done
        5  one transaction takes the blob off the queue
 
-Steps 1 to 3 run under the snapshot's lock. A snapshot that has no edge needs no step but 2.
+Steps 1 to 3 run under the snapshot's lock. A snapshot of which nothing is recorded needs no
+step but 2. Steps 4 and 5 are `deletions`.
 
 `NotFound` in step 2 means that the snapshot is gone, which is what was wanted. `NotFound`
 when no intent stands means that there is no such snapshot, and the caller hears so. When
@@ -25,16 +26,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from blobmap import locks
+from blobmap._map.plan import RemovalPlan, planned
 from blobmap._map.schema import Intent, incarnation
 from blobmap.errors import FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from blobmap._map.deletions import Deletions
     from blobmap._map.parts import Parts
 
 _LOG: Final = logging.getLogger("blobmap")
+
+_REPLAY: Final = "remove, ended at open or by reconcile"
 
 
 class Removal:
@@ -44,12 +48,21 @@ class Removal:
         self._parts = parts
         self._deletions = deletions
 
-    def remove(self, key: str, *, unless: Callable[[], bool] | None = None) -> bool:
-        """Remove the snapshot, and its blob if it was the last to hold it.
+    def remove(
+        self,
+        key: str,
+        *,
+        cause: str = "remove",
+        unless: Callable[[], bool] | None = None,
+        wait: bool = False,
+    ) -> bool:
+        """Remove the snapshot, and each blob that it was the last to hold.
 
         Args:
             key: The snapshot.
+            cause: Why, for the feed.
             unless: Asked under the snapshot's lock; if true, nothing is removed.
+            wait: As of `Deletions.carry_out`.
 
         Returns:
             Whether it was removed.
@@ -62,10 +75,13 @@ class Removal:
         with self._parts.locks.hold(locks.snapshot(key)):
             if unless is not None and unless():
                 return False
-            digest = self._remove(key)
-        if digest is not None:
-            self._deletions.carry_out(digest)
+            digests = self._remove(key, cause)
+        self._deletions.carry_out(*digests, wait=wait)
         return True
+
+    def plan(self, keys: Sequence[str]) -> RemovalPlan:
+        """See `BlobSnapshotter.plan_removal`."""
+        return planned(keys, self._parts)
 
     def replay(self) -> None:
         """Bring every removal that has begun to its end. For open and reconcile."""
@@ -82,32 +98,32 @@ class Removal:
             try:
                 info = self._parts.inner.stat(key)
             except NotFound:
-                self._finish(key)
+                self._finish(key, _REPLAY)
                 return
             if incarnation(info) != intent.incarnation:
                 # The key lives again, and is not the one whose end was wanted.
-                self._finish(key)
+                self._finish(key, _REPLAY)
             elif intent.doubtful:
                 self._parts.refs.withdraw_intent(key)
             else:
                 try:
-                    self._remove(key)
+                    self._remove(key, _REPLAY)
                 except FailedPrecondition as error:
                     # Withdrawn by now: what was made on it since then needs it.
                     _LOG.warning("snapshot %r stays after all: %s", key, error)
 
-    def _remove(self, key: str) -> str | None:
-        """Take steps 1 to 3; return the digest that the snapshot held."""
+    def _remove(self, key: str, cause: str) -> tuple[str, ...]:
+        """Take steps 1 to 3; return the digests that the snapshot held."""
         stands = self._parts.refs.intent(key) is not None
-        if not stands and self._parts.refs.edge(key) is None:
+        if not stands and not self._parts.refs.recorded(key):
             self._parts.inner.remove(key)
-            return None
+            return ()
         try:
             intent = Intent(incarnation(self._parts.inner.stat(key)))
         except NotFound:
             if not stands:
                 raise
-            return self._finish(key)
+            return self._finish(key, cause)
         self._parts.refs.put_intent(key, intent)
         try:
             self._parts.inner.remove(key)
@@ -116,7 +132,7 @@ class Removal:
         except Exception:
             if not self._is_gone(key, intent):
                 raise
-        return self._finish(key)
+        return self._finish(key, cause)
 
     def _is_gone(self, key: str, intent: Intent) -> bool:
         """Find out what a removal that failed came to, and record it."""
@@ -131,8 +147,8 @@ class Removal:
         self._parts.refs.withdraw_intent(key)
         return False
 
-    def _finish(self, key: str) -> str | None:
-        digest = self._parts.refs.finish_removal(key)
-        if digest is not None:
-            _LOG.info("removed snapshot %r, which stood for %s", key, digest)
-        return digest
+    def _finish(self, key: str, cause: str) -> tuple[str, ...]:
+        digests = self._parts.refs.finish_removal(key, cause)
+        if digests:
+            _LOG.info("removed snapshot %r, which held %s", key, ", ".join(digests))
+        return digests

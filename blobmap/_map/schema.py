@@ -6,22 +6,30 @@ says it all. A *scope* is the two parts (namespace, snapshotter).
 
     table     key                           value
     --------  ----------------------------  --------------------------------------------------
-    edge      scope, snapshot               digest, size, diff_id, media_type, incarnation:
-                                            the committed snapshot stands for that blob
+    edge      scope, snapshot, role         digest, size, diff_id, media_type, annotations,
+                                            retains, incarnation: what the blob is to that
+                                            committed snapshot
+    note      scope, snapshot, name         value, incarnation: metadata of the snapshot
     image     scope, image                  digest, blobs, sizes, snapshots, created
     listing   scope, snapshot, image        -: the image lists the snapshot
     claim     scope, work, kind, subject    -: work in flight holds a blob (kind "blob"), or
                                             has an active snapshot as scratch (kind "scratch")
+    lease     scope, lease                  created, expires, labels
+    leased    scope, lease, digest          -: the lease holds the blob
     intent    scope, snapshot               incarnation, doubtful: it is being removed
     leftover  scope, image, token           snapshots: what an image that is gone left behind
-    holder    digest, kind, scope, name     -: the reverse of edge, image, and claim
+    holder    digest, kind, scope, name     -: the reverse of edge, image, claim, and leased;
+                                            of a snapshot, the name is followed by the role
+    mention   digest, scope, snapshot, role -: the reverse of edges that merely know the blob
     tally     digest                        count, size, foreign: how many holders there are
-    queue     digest                        -: nothing holds the blob; it is to be deleted
+    queue     digest                        since, cause, size: nothing holds the blob; it is to
+                                            be deleted
+    event     segment, position             the feed; see `events`
 
-Edge, image, and claim are the truth; listing, holder, and tally are caches of them, changed
-in the same transaction. Everything recorded in one root shares one content store, so holders
-are counted over all scopes. The schema's version stands in the store's top level, under
-"schema".
+Edge, image, claim, and leased are the truth; listing, holder, mention, and tally are caches of
+them, changed in the same transaction. Everything recorded in one root shares one content
+store, so holders are counted over all scopes. The schema's version stands in the store's top
+level, under "schema"; `migration` brings what older versions wrote to this one.
 """
 
 from __future__ import annotations
@@ -31,26 +39,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import blobkv
-from blobmap.contracts import Blob, Image, Info, Kind
+from blobmap.contracts import Blob, Image, Info, Kind, Policy, Reference
 from blobmap.errors import DataLoss, FailedPrecondition, InvalidArgument
 from blobmap.fields import Fields, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+    from typing import Self
 
 EDGE: Final = "edge"
+NOTE: Final = "note"
 IMAGE: Final = "image"
 LISTING: Final = "listing"
 CLAIM: Final = "claim"
+LEASE: Final = "lease"
+LEASED: Final = "leased"
 INTENT: Final = "intent"
 LEFTOVER: Final = "leftover"
 HOLDER: Final = "holder"
+MENTION: Final = "mention"
 TALLY: Final = "tally"
 QUEUE: Final = "queue"
+EVENT: Final = "event"
 
 BY_IMAGE: Final = "image"
+BY_LEASE: Final = "lease"
 BY_SNAPSHOT: Final = "snapshot"
 BY_WORK: Final = "work"
+# They hold blobs that may not be there yet, and that may have been there before.
+TEMPORARY: Final = frozenset({BY_LEASE, BY_WORK})
 
 CLAIM_BLOB: Final = "blob"
 CLAIM_SCRATCH: Final = "scratch"
@@ -59,9 +77,10 @@ CLAIM_SCRATCH: Final = "scratch"
 # other parts of the longest key they stay below what blobkv takes, 64 KiB.
 SNAPSHOT_SIZE_MAX: Final = 56 * 1024
 IMAGE_SIZE_MAX: Final = 4 * 1024
+ROLE_SIZE_MAX: Final = 1024
 
 _VERSION_KEY: Final = b"schema"
-_VERSION: Final = 1
+VERSION: Final = 2
 _SCOPE_NAME: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _SCOPE_NAME_MAX: Final = 76
 
@@ -88,23 +107,62 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What keeps a blob: a snapshot, an image, or work in flight."""
+    """What keeps a blob: a snapshot, an image, a lease, or work in flight.
+
+    Attributes:
+        kind: Which of them.
+        scope: Whose.
+        name: Its name.
+        role: What the blob is to a snapshot; nothing for the others.
+    """
 
     kind: str
     scope: Scope
     name: str
+    role: str = ""
+
+    @classmethod
+    def of(cls, parts: Sequence[str]) -> Self:
+        """Return the holder of these `parts`."""
+        kind, namespace, snapshotter, *names = parts
+        return cls(kind, Scope(namespace, snapshotter), *names)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What a row of it consists of."""
+        role = (self.role,) if self.kind == BY_SNAPSHOT else ()
+        return (self.kind, self.scope.namespace, self.scope.snapshotter, self.name, *role)
 
     def key(self, digest: str) -> bytes:
         """Return the key of this holder's row for `digest`."""
-        return blobkv.pack(digest, self.kind) + self.scope.key(self.name)
+        return blobkv.pack(digest, *self.parts)
+
+    def mention_key(self, digest: str) -> bytes:
+        """Return the key of the row that says that this merely knows the blob."""
+        return blobkv.pack(digest, *self.parts[1:])
+
+    def __str__(self) -> str:
+        where = f"{self.scope.namespace}/{self.scope.snapshotter}"
+        role = f" as {self.role}" if self.role else ""
+        return f"{self.kind} {self.name!r} of {where}{role}"
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The blob a snapshot stands for, and which life of the snapshot's key it is about."""
+    """What a blob is to a snapshot, and which life of the snapshot's key that is about."""
 
-    blob: Blob
+    reference: Reference
     incarnation: str
+
+    @property
+    def blob(self) -> Blob:
+        """The blob."""
+        return self.reference.blob
+
+    @property
+    def retains(self) -> bool:
+        """Whether the snapshot keeps the blob."""
+        return self.reference.policy is Policy.RETAIN
 
     def is_of(self, info: Info) -> bool:
         """Return whether `info` is the very snapshot the edge was made for."""
@@ -141,6 +199,21 @@ class Tally:
     foreign: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A blob that is to be deleted.
+
+    Attributes:
+        since: Since when.
+        cause: What let go of it last.
+        size: Its size in bytes, or None if that was never recorded.
+    """
+
+    since: datetime
+    cause: str
+    size: int | None
+
+
 def incarnation(info: Info) -> str:
     """Return what tells this life of a snapshot's key from an earlier one."""
     return "" if info.created is None else info.created.isoformat()
@@ -166,8 +239,13 @@ def fits(name: str, size_max: int = SNAPSHOT_SIZE_MAX) -> bool:
     return len(spelled) + spelled.count(0) <= size_max
 
 
-def settle_version(txn: blobkv.Transaction) -> None:
-    """Write the schema's version into a new store, and refuse a store of another kind.
+def set_version(txn: blobkv.Transaction, version: int) -> None:
+    """Record which version of the schema the store is of."""
+    txn.put(_VERSION_KEY, encode(version=version))
+
+
+def settle_version(txn: blobkv.Transaction) -> int:
+    """Return the schema's version; write it into a new store, refuse a store of another kind.
 
     Raises:
         FailedPrecondition: A newer blobmap wrote the map, or blobmap never did.
@@ -177,21 +255,22 @@ def settle_version(txn: blobkv.Transaction) -> None:
     if raw is None:
         if any(True for _ in txn) or any(True for _ in txn.buckets()):
             raise FailedPrecondition("the store is not a blob map: give another directory")
-        txn.put(_VERSION_KEY, encode(version=_VERSION))
-        return
+        set_version(txn, VERSION)
+        return VERSION
     version = Fields(raw, "the schema").number("version")
-    if version > _VERSION:
+    if version > VERSION:
         raise FailedPrecondition(
-            f"a newer blobmap wrote this map (schema {version}, this one knows {_VERSION}): "
+            f"a newer blobmap wrote this map (schema {version}, this one knows {VERSION}): "
             "upgrade blobmap"
         )
-    if version < _VERSION:
+    if version < 1:
         raise DataLoss(f"the map's schema is {version}, and no blobmap ever wrote that")
+    return version
 
 
 def version_is_settled(txn: blobkv.Transaction) -> bool:
     """Return whether the store says that it is a map of this very version."""
-    return txn.get(_VERSION_KEY) == encode(version=_VERSION)
+    return txn.get(_VERSION_KEY) == encode(version=VERSION)
 
 
 def encode_edge(edge: Edge) -> bytes:
@@ -202,20 +281,24 @@ def encode_edge(edge: Edge) -> bytes:
         size=blob.size,
         diff_id=blob.diff_id,
         media_type=blob.media_type,
+        annotations=dict(edge.reference.annotations),
+        retains=edge.retains,
         incarnation=edge.incarnation,
     )
 
 
-def decode_edge(raw: bytes, snapshot: str) -> Edge:
+def decode_edge(raw: bytes, snapshot: str, role: str) -> Edge:
     """Return what `encode_edge` spelled; DataLoss if it did not."""
-    fields = Fields(raw, f"the edge of snapshot {snapshot!r}")
+    fields = Fields(raw, f"the edge {role!r} of snapshot {snapshot!r}")
     blob = Blob(
         fields.digest("digest"),
         fields.number("size"),
         fields.text_or_none("diff_id"),
         fields.text_or_none("media_type"),
     )
-    return Edge(blob, fields.text("incarnation"))
+    policy = Policy.RETAIN if fields.flag("retains") else Policy.KNOW
+    reference = Reference(role, blob, policy, fields.labels("annotations"))
+    return Edge(reference, fields.text("incarnation"))
 
 
 def encode_image(image: Image, sizes: Mapping[str, int]) -> bytes:
@@ -280,6 +363,17 @@ def decode_tally(raw: bytes, digest: str) -> Tally:
     """Return what `encode_tally` spelled; DataLoss if it did not."""
     fields = Fields(raw, f"the tally of blob {digest}")
     return Tally(fields.number("count"), fields.number_or_none("size"), fields.flag("foreign"))
+
+
+def encode_queued(queued: Queued) -> bytes:
+    """Return the value of a row of `queue`."""
+    return encode(since=queued.since.isoformat(), cause=queued.cause, size=queued.size)
+
+
+def decode_queued(raw: bytes, digest: str) -> Queued:
+    """Return what `encode_queued` spelled; DataLoss if it did not."""
+    fields = Fields(raw, f"the deletion of blob {digest}")
+    return Queued(fields.time("since"), fields.text("cause"), fields.number_or_none("size"))
 
 
 def text_parts(key: bytes) -> tuple[str, ...]:

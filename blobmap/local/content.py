@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Final, Self
 import blobkv
 from blobmap import digest as digests
 from blobmap import filters as filter_language
+from blobmap import labels as label_rules
 from blobmap import locks
+from blobmap.clock import Clock, Ticker, utc_now
 from blobmap.contracts import ContentInfo
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from blobmap.fields import Fields, encode
-from blobmap.local import labels as label_rules
-from blobmap.local.clock import Clock, Ticker, utc_now
 from blobmap.local.durable import make_directory, resolved, sync_directory, sync_file
 from blobmap.local.ingest import Ingests
 from blobmap.local.records import Records

@@ -29,7 +29,7 @@ from blobmap.local import tree
 from blobmap.local.writer import LocalWriter
 
 if TYPE_CHECKING:
-    from blobmap.local.clock import Ticker
+    from blobmap.clock import Ticker
     from blobmap.local.records import Records
 
 Publish = Callable[[int, Path, str, dict[str, str]], None]

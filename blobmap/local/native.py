@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from blobmap import filters as filter_language
+from blobmap import labels as label_rules
 from blobmap import locks
+from blobmap.clock import Clock, Ticker, utc_now
 from blobmap.contracts import Info, Kind, Mount, Usage
 from blobmap.errors import BlobMapError, DataLoss, FailedPrecondition, InvalidArgument, NotFound
-from blobmap.local import labels as label_rules
 from blobmap.local import snapshots, tree
-from blobmap.local.clock import Clock, Ticker, utc_now
 from blobmap.local.durable import make_directory, resolved, sync_directory, sync_tree
 from blobmap.local.records import Records
 from blobmap.local.snapshots import Snapshot

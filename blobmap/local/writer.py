@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from blobmap import digest as digests
+from blobmap import labels as label_rules
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument
-from blobmap.local import labels as label_rules
 from blobmap.local.durable import write_at
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from hashlib import _Hash
     from types import TracebackType
 
+    from blobmap.clock import Ticker
     from blobmap.contracts import IngestStatus
-    from blobmap.local.clock import Ticker
 
 _CHUNK_SIZE: Final = 1 << 20
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+from blobmap.clock import Ticker, utc_now
 from blobmap.local import NativeSnapshotter
-from blobmap.local.clock import Ticker, utc_now
 
 NOON = datetime(2000, 1, 1, 12, tzinfo=UTC)
 

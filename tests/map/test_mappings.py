@@ -140,9 +140,9 @@ def test_the_same_blob_again_adds_what_was_not_known(world: MapWorld) -> None:
 
 def test_the_same_blob_again_restores_the_other_direction(world: MapWorld) -> None:
     world.make("s", X)
-    with world.snapshotter._parts.refs.update() as txn:
-        txn.bucket("holder").clear()
-        txn.bucket("tally").clear()
+    with world.snapshotter._parts.refs.update("a test") as change:
+        change.txn.bucket("holder").clear()
+        change.txn.bucket("tally").clear()
     world.snapshotter.set_blob("s", X)
 
     assert list(world.snapshotter.snapshots_of(X)) == ["s"]

@@ -13,8 +13,8 @@ import pytest
 from support.map_model import BLOBS, DATA, MapWorld, image_of, map_world
 
 from blobmap import digest as digests
-from blobmap._map.schema import Intent, incarnation
-from blobmap.contracts import Info
+from blobmap._map.schema import Edge, Intent, encode_edge, incarnation
+from blobmap.contracts import LAYER, Blob, Info, Reference
 from blobmap.errors import FailedPrecondition, Unavailable
 
 X, Y, Z = BLOBS[3:]
@@ -195,8 +195,8 @@ def test_an_image_that_lacks_a_snapshot_is_reported(world: MapWorld) -> None:
 
 
 def test_wrong_caches_are_made_anew(world: MapWorld) -> None:
-    with world.snapshotter._parts.refs.update() as txn:
-        txn.bucket("holder").clear()
+    with world.snapshotter._parts.refs.update("a test") as change:
+        change.txn.bucket("holder").clear()
     found = world.snapshotter.reconcile(dry_run=True)
     assert found.counts["cache wrong"] >= COUNT
     assert world.snapshotter.reconcile().ok
@@ -209,9 +209,9 @@ def test_wrong_caches_are_made_anew(world: MapWorld) -> None:
 def test_lost_mappings_cost_no_blob_unless_forced(
     world: MapWorld, tables: tuple[str, ...]
 ) -> None:
-    with world.snapshotter._parts.refs.update() as txn:
+    with world.snapshotter._parts.refs.update("a test") as change:
         for table in tables:
-            txn.bucket(table).clear()
+            change.txn.bucket(table).clear()
     with pytest.raises(FailedPrecondition, match="mappings would be dropped"):
         world.snapshotter.reconcile()
     assert world.present() == {X, Y}
@@ -276,11 +276,11 @@ def test_a_removal_that_cannot_be_ended_now_stays_open(world: MapWorld) -> None:
 def test_many_findings_are_counted_and_the_first_are_listed() -> None:
     world = MapWorld()
     digest = world.content.add_blob(b"many")
-    with world.snapshotter._parts.refs.update() as txn:
+    with world.snapshotter._parts.refs.update("a test") as change:
         for number in range(1500):
-            raw = b'{"digest":"%s","diff_id":null,"incarnation":"","media_type":null,"size":4}'
-            key = world.snapshotter._parts.refs.scope.key(f"{number:04}")
-            txn.bucket("edge").put(key, raw % digest.encode())
+            edge = Edge(Reference(LAYER, Blob(digest, 4)), "")
+            key = world.snapshotter._parts.refs.scope.key(f"{number:04}", LAYER)
+            change.txn.bucket("edge").put(key, encode_edge(edge))
     world.snapshotter._parts.refs.repair()
     report = world.snapshotter.reconcile(dry_run=True)
 

@@ -20,12 +20,13 @@ from blobmap._map import schema
 from blobmap._map.catalog import Catalog
 from blobmap._map.claims import Claims
 from blobmap._map.schema import Edge, Intent, Scope
-from blobmap.contracts import Blob
+from blobmap.contracts import LAYER, Blob, Policy, Reference
 from blobmap.errors import DataLoss, FailedPrecondition, InvalidArgument
 from blobmap.refs import Refs
 
 X, Y, Z = BLOBS[:3]
 SCOPE = Scope("default", "default")
+WHY = "a test"
 
 
 @pytest.fixture
@@ -37,55 +38,61 @@ def refs() -> Iterator[Refs]:
 
 
 def edge_to(digest: str, life: str = "1") -> Edge:
-    return Edge(Blob(digest, 7), life)
+    return Edge(Reference(LAYER, Blob(digest, 7)), life)
+
+
+def queued(refs: Refs) -> list[str]:
+    return [digest for digest, _ in refs.queue()]
 
 
 def test_an_edge_reads_back_as_it_was_written(refs: Refs) -> None:
-    edge = Edge(Blob(X, 7, diff_id=Y, media_type="application/x"), "2000-01-01")
-    refs.put_edge("s", edge)
+    blob = Blob(X, 7, diff_id=Y, media_type="application/x")
+    edge = Edge(Reference("build", blob, Policy.KNOW, {"by": "hand"}), "2000-01-01")
+    refs.put_edge("s", edge, WHY)
 
-    assert refs.edge("s") == edge
+    assert refs.edge("s", "build") == edge
+    assert refs.edge("s") is None
     assert list(refs.edges()) == [("s", edge)]
 
 
 def test_a_blob_is_queued_when_its_last_edge_goes(refs: Refs) -> None:
-    refs.put_edge("s", edge_to(X))
-    refs.put_edge("t", edge_to(X))
+    refs.put_edge("s", edge_to(X), WHY)
+    refs.put_edge("t", edge_to(X), WHY)
 
-    assert refs.finish_removal("s") == X
+    assert refs.finish_removal("s", WHY) == (X,)
     assert not refs.queued(X)
-    assert refs.finish_removal("t") == X
+    assert refs.finish_removal("t", WHY) == (X,)
     assert refs.queued(X)
     assert refs.count(X) == 0
 
 
 def test_holding_a_queued_blob_takes_it_off_the_queue(refs: Refs) -> None:
-    refs.put_edge("s", edge_to(X))
-    refs.finish_removal("s")
-    refs.put_edge("t", edge_to(X))
+    refs.put_edge("s", edge_to(X), WHY)
+    refs.finish_removal("s", WHY)
+    refs.put_edge("t", edge_to(X), WHY)
 
-    assert list(refs.queue()) == []
+    assert queued(refs) == []
 
 
 def test_finishing_twice_releases_nothing_more(refs: Refs) -> None:
-    refs.put_edge("s", edge_to(X))
-    refs.put_edge("t", edge_to(X))
-    refs.finish_removal("s")
+    refs.put_edge("s", edge_to(X), WHY)
+    refs.put_edge("t", edge_to(X), WHY)
+    refs.finish_removal("s", WHY)
 
-    assert refs.finish_removal("s") is None
+    assert refs.finish_removal("s", WHY) == ()
     assert refs.count(X) == 1
 
 
 def test_an_edge_that_changed_meanwhile_is_not_dropped(refs: Refs) -> None:
-    refs.put_edge("s", edge_to(X))
+    refs.put_edge("s", edge_to(X), WHY)
 
-    assert not refs.drop_edge("s", edge_to(Y))
+    assert refs.drop_edge("s", edge_to(Y), WHY) is None
     assert refs.edge("s") == edge_to(X)
 
 
 def test_mapping_a_snapshot_withdraws_the_intent_to_remove_it(refs: Refs) -> None:
     refs.put_intent("s", Intent("1"))
-    refs.put_edge("s", edge_to(X))
+    refs.put_edge("s", edge_to(X), WHY)
 
     assert refs.intent("s") is None
 
@@ -97,15 +104,15 @@ names = st.text(st.sampled_from("\x00a-/:\xff\ud800\U0010ffff"), min_size=1, max
 def test_no_name_reaches_into_another(edges: dict[str, str]) -> None:
     refs = Refs.open("/map", SCOPE, fs=SimulatedDisk())
     for name, digest in edges.items():
-        refs.put_edge(name, edge_to(digest))
+        refs.put_edge(name, edge_to(digest), WHY)
 
     for digest in (X, Y, Z):
         holders = sorted(name for name, held in edges.items() if held == digest)
         assert list(refs.snapshots_of(digest)) == holders
         assert refs.count(digest) == len(holders)
     for name, digest in edges.items():
-        assert refs.finish_removal(name) == digest
-    assert set(refs.queue()) == set(edges.values())
+        assert refs.finish_removal(name, WHY) == (digest,)
+    assert set(queued(refs)) == set(edges.values())
     refs.check()
 
 
@@ -114,12 +121,12 @@ def test_scopes_see_their_own_names_and_count_each_others_holders() -> None:
     scopes = [Scope("a", "a-a"), Scope("a-a", "a"), Scope("a", "a")]
     for scope in scopes:
         refs = Refs.open("/map", scope, fs=disk)
-        refs.put_edge("s", edge_to(X))
+        refs.put_edge("s", edge_to(X), WHY)
         refs.close()
     for left, scope in zip((2, 1, 0), scopes, strict=True):
         refs = Refs.open("/map", scope, fs=disk)
         assert list(refs.snapshots_of(X)) == ["s"]
-        refs.finish_removal("s")
+        refs.finish_removal("s", WHY)
         assert refs.edge("s") is None
         assert refs.count(X) == left
         assert refs.queued(X) == (left == 0)
@@ -130,7 +137,7 @@ def test_scopes_see_their_own_names_and_count_each_others_holders() -> None:
 def test_more_rows_than_a_page_holds_are_all_seen(refs: Refs) -> None:
     expected = [f"{number:04}" for number in range(600)]
     for name in expected:
-        refs.put_edge(name, edge_to(X))
+        refs.put_edge(name, edge_to(X), WHY)
 
     assert list(refs.snapshots_of(X)) == expected
     assert [name for name, _ in refs.edges()] == expected
@@ -138,9 +145,9 @@ def test_more_rows_than_a_page_holds_are_all_seen(refs: Refs) -> None:
 
 def test_a_scan_goes_on_while_its_rows_are_removed(refs: Refs) -> None:
     for number in range(600):
-        refs.put_edge(f"{number:04}", edge_to(X))
+        refs.put_edge(f"{number:04}", edge_to(X), WHY)
     for name, edge in refs.edges():
-        assert refs.drop_edge(name, edge)
+        assert refs.drop_edge(name, edge, WHY) == (X,)
 
     assert list(refs.edges()) == []
     assert refs.queued(X)
@@ -154,12 +161,12 @@ def test_a_foreign_blob_outlives_the_work_that_held_it(refs: Refs) -> None:
 
     assert set(claims.end("w", ())) == {X, Y}
     assert set(claims.end("v", ())) == {X}
-    assert list(refs.queue()) == [Y]
+    assert queued(refs) == [Y]
 
 
 def test_a_blob_whose_deletion_was_queued_is_not_foreign(refs: Refs) -> None:
-    refs.put_edge("s", edge_to(X))
-    refs.finish_removal("s")
+    refs.put_edge("s", edge_to(X), WHY)
+    refs.finish_removal("s", WHY)
     claims = Claims(refs)
     claims.hold("w", X, exists=True)
     claims.end("w", ())
@@ -170,9 +177,9 @@ def test_a_blob_whose_deletion_was_queued_is_not_foreign(refs: Refs) -> None:
 def test_a_foreign_blob_that_was_mapped_is_foreign_no_longer(refs: Refs) -> None:
     claims = Claims(refs)
     claims.hold("w", X, exists=True)
-    refs.put_edge("s", edge_to(X))
+    refs.put_edge("s", edge_to(X), WHY)
     claims.end("w", ())
-    refs.finish_removal("s")
+    refs.finish_removal("s", WHY)
 
     assert refs.queued(X)
 
@@ -189,16 +196,21 @@ def test_a_foreign_blob_that_was_mapped_is_foreign_no_longer(refs: Refs) -> None
         (schema.HOLDER, lambda rows: rows.update({stray_holder("t"): b""})),
         (schema.HOLDER, lambda rows: rows.update({stray_holder("other"): b""})),
         (schema.LISTING, lambda rows: rows.update({SCOPE.key("s", "other"): b""})),
+        (schema.MENTION, dict.clear),
+        (schema.MENTION, lambda rows: rows.update({stray_mention("t"): b""})),
     ],
 )
 def test_each_cache_is_made_anew_from_the_truth(
     refs: Refs, table: str, damage: Callable[[dict[bytes, bytes]], None]
 ) -> None:
-    refs.put_edge("s", edge_to(X))
-    refs.put_edge("t", edge_to(Y))
+    refs.put_edge("s", edge_to(X), WHY)
+    refs.put_edge("t", edge_to(Y), WHY)
     Catalog(refs).put(image_of("i", (X,), ("s", "t")), {X: 7})
     Claims(refs).hold("w", Y, exists=False)
-    with refs.update() as txn:
+    known = Reference("build", Blob(Z, 7), Policy.KNOW)
+    refs.put_edge("s", Edge(known, "1"), WHY)
+    with refs.update(WHY) as change:
+        txn = change.txn
         rows = dict(txn.bucket(table).items())
         txn.bucket(table).clear()
         damage(rows)
@@ -213,10 +225,10 @@ def test_each_cache_is_made_anew_from_the_truth(
 
 
 def test_a_lost_tally_gets_its_size_back(refs: Refs) -> None:
-    refs.put_edge("s", edge_to(X))
+    refs.put_edge("s", edge_to(X), WHY)
     Catalog(refs).put(image_of("i", (Y, Z), ()), {Y: 8, Z: 9})
-    with refs.update() as txn:
-        txn.bucket(schema.TALLY).clear()
+    with refs.update(WHY) as change:
+        change.txn.bucket(schema.TALLY).clear()
     refs.repair()
 
     assert [(blob.digest, blob.size) for blob in refs.blobs()] == sorted(
@@ -233,26 +245,30 @@ def tally_of_nothing() -> bytes:
 
 
 def stray_holder(name: str) -> bytes:
-    return schema.Holder(schema.BY_SNAPSHOT, SCOPE, name).key(X)
+    return schema.Holder(schema.BY_SNAPSHOT, SCOPE, name, LAYER).key(X)
+
+
+def stray_mention(name: str) -> bytes:
+    return schema.Holder(schema.BY_SNAPSHOT, SCOPE, name, LAYER).mention_key(X)
 
 
 def test_a_tally_too_low_costs_no_blob(refs: Refs) -> None:
-    refs.put_edge("s", edge_to(X))
-    refs.put_edge("t", edge_to(X))
-    with refs.update() as txn:
+    refs.put_edge("s", edge_to(X), WHY)
+    refs.put_edge("t", edge_to(X), WHY)
+    with refs.update(WHY) as change:
         low = schema.encode_tally(schema.Tally(1, 7, foreign=False))
-        txn.bucket(schema.TALLY).put(blobkv.pack(X), low)
-    refs.finish_removal("s")
+        change.txn.bucket(schema.TALLY).put(blobkv.pack(X), low)
+    refs.finish_removal("s", WHY)
 
     assert not refs.queued(X)
     assert refs.count(X) == 1
 
 
 def test_a_lost_row_of_the_index_does_not_keep_the_blob_for_ever(refs: Refs) -> None:
-    refs.put_edge("s", edge_to(X))
-    with refs.update() as txn:
-        txn.bucket(schema.HOLDER).clear()
-    refs.finish_removal("s")
+    refs.put_edge("s", edge_to(X), WHY)
+    with refs.update(WHY) as change:
+        change.txn.bucket(schema.HOLDER).clear()
+    refs.finish_removal("s", WHY)
 
     assert refs.queued(X)
 
@@ -274,8 +290,8 @@ def test_a_lost_row_of_the_index_does_not_keep_the_blob_for_ever(refs: Refs) -> 
 )
 def test_a_record_that_does_not_read_is_data_loss(raw: bytes) -> None:
     refs = Refs.open("/map", SCOPE, fs=SimulatedDisk())
-    with refs.update() as txn:
-        txn.bucket(schema.EDGE).put(SCOPE.key("s"), raw)
+    with refs.update(WHY) as change:
+        change.txn.bucket(schema.EDGE).put(SCOPE.key("s", LAYER), raw)
 
     with pytest.raises(DataLoss, match="snapshot 's'"):
         refs.edge("s")
@@ -284,9 +300,9 @@ def test_a_record_that_does_not_read_is_data_loss(raw: bytes) -> None:
 def test_a_map_of_a_newer_blobmap_is_refused() -> None:
     disk = SimulatedDisk()
     with blobkv.open("/map", fs=disk) as store, store.update() as txn:
-        txn.put(b"schema", b'{"version":2}')
+        txn.put(b"schema", b'{"version":99}')
 
-    with pytest.raises(FailedPrecondition, match=r"schema 2.*upgrade blobmap"):
+    with pytest.raises(FailedPrecondition, match=r"schema 99.*upgrade blobmap"):
         Refs.open("/map", SCOPE, fs=disk)
     # Refusing leaves nothing open.
     blobkv.open("/map", fs=disk).close()
@@ -307,7 +323,7 @@ def test_the_longest_names_fit_and_longer_ones_are_refused() -> None:
     image = "\x00" * (schema.IMAGE_SIZE_MAX // 2)
     sha512 = "sha512:" + "0" * 128
     schema.check_name("snapshot", snapshot, schema.SNAPSHOT_SIZE_MAX)
-    refs.put_edge(snapshot, edge_to(digests.validate(sha512)))
+    refs.put_edge(snapshot, edge_to(digests.validate(sha512)), WHY)
     Catalog(refs).put(image_of(image, (X,), (snapshot,)), {X: 7})
     refs.check()
 

@@ -11,6 +11,7 @@ from support.hooks import Clock, Hook, Hooked, hooked, keyed, no_hook
 
 from blobmap import digest as digests
 from blobmap import filters as filter_language
+from blobmap import labels as label_rules
 from blobmap.contracts import ContentInfo, IngestStatus
 from blobmap.errors import (
     AlreadyExists,
@@ -19,7 +20,6 @@ from blobmap.errors import (
     NotFound,
     Unavailable,
 )
-from blobmap.local import labels as label_rules
 
 
 @dataclass(slots=True)

@@ -31,9 +31,9 @@ from support.fake_content import FakeContentStore, FakeReader, FakeWriter
 from support.hooks import Clock, Hook, Hooked, counting_clock, hooked, keyed, no_hook
 
 from blobmap import filters as filter_language
+from blobmap import labels as label_rules
 from blobmap.contracts import Info, Kind, Mount, Usage
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from blobmap.local import labels as label_rules
 
 __all__ = [
     "Clock",

@@ -261,7 +261,8 @@ class MapWorld:
 
     snapshotter: BlobSnapshotter
 
-    def __init__(self, *, opened: bool = True) -> None:
+    def __init__(self, *, opened: bool = True, background: bool = False) -> None:
+        self.background = background
         self.inner = FakeSnapshotter()
         self.content = FakeContentStore()
         self.disk = SimulatedDisk()
@@ -270,7 +271,9 @@ class MapWorld:
 
     def open(self) -> BlobSnapshotter:
         self.inner.reopen()
-        return BlobSnapshotter(self.inner, self.content, "/map", fs=self.disk)
+        return BlobSnapshotter(
+            self.inner, self.content, "/map", background=self.background, fs=self.disk
+        )
 
     def reopen(self) -> None:
         self.snapshotter.close()
@@ -294,7 +297,7 @@ class MapWorld:
 
     def queue(self) -> set[str]:
         """The blobs that are queued for deletion."""
-        return set(self.snapshotter._parts.refs.queue())
+        return {pending.digest for pending in self.snapshotter.pending()}
 
     def check(self) -> None:
         """Assert what must be true of every map, whatever happened to it."""

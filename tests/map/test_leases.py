@@ -1,0 +1,230 @@
+"""Leases keep blobs across processes until their time, and pins as long as their block.
+
+Method: a map over fakes with a clock that is set by hand; with the background, whether it wakes
+up by itself is seen by a blob that goes without any call.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from threading import Event
+
+import pytest
+from support.map_model import BLOBS, DATA, MapWorld
+
+from blobmap import BlobSnapshotter
+from blobmap._map import leases as module
+from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+
+X, Y, Z = BLOBS[:3]
+HOUR = timedelta(hours=1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2000, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class World(MapWorld):
+    """A world whose clock is set by hand."""
+
+    def __init__(self, *, background: bool = False) -> None:
+        self.clock = Clock()
+        super().__init__(background=background)
+
+    def open(self) -> BlobSnapshotter:
+        self.inner.reopen()
+        return BlobSnapshotter(
+            self.inner,
+            self.content,
+            "/map",
+            background=self.background,
+            clock=self.clock,
+            fs=self.disk,
+        )
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.check()
+    world.snapshotter.close()
+
+
+def put(world: World, digest: str) -> str:
+    return world.content.add_blob(DATA[digest])
+
+
+def test_a_lease_keeps_a_blob_that_its_last_snapshot_let_go(world: World) -> None:
+    world.make("a", X)
+    lease = world.snapshotter.lease("export")
+    lease.hold(X)
+    world.snapshotter.remove("a")
+    assert world.present() == {X}
+    assert world.snapshotter.references(X) == 1
+    assert "lease export" in str(world.snapshotter.explain(X))
+
+    lease.release()
+    assert world.present() == set()
+    lease.release()
+
+
+def test_a_lease_may_hold_what_is_not_there_yet(world: World) -> None:
+    with world.snapshotter.lease("import") as lease:
+        lease.hold(X)
+        put(world, X)
+        world.make("a", X)
+    assert world.present() == {X}
+
+
+def test_a_blob_that_was_there_before_and_nobody_s_outlives_the_lease(world: World) -> None:
+    put(world, X)
+    with world.snapshotter.lease("look") as lease:
+        lease.hold(X)
+    assert world.present() == {X}
+
+
+def test_a_lease_survives_a_crash_and_ends_at_its_time(world: World) -> None:
+    world.make("a", X)
+    world.snapshotter.lease("export", lifetime=HOUR, labels={"for": "registry"}).hold(X)
+    world.snapshotter.remove("a")
+    world.disk = world.disk.crash(random.Random(1))
+    world.snapshotter = world.open()
+
+    (info,) = world.snapshotter.leases()
+    assert (info.name, info.labels) == ("export", {"for": "registry"})
+    assert info.expires - info.created == HOUR
+    assert list(world.snapshotter.open_lease("export").digests()) == [X]
+    assert world.present() == {X}
+    world.clock.now += HOUR
+    world.reopen()
+    assert world.present() == set()
+    assert list(world.snapshotter.leases()) == []
+
+
+def test_a_lease_that_is_renewed_lasts_on(world: World) -> None:
+    world.make("a", X)
+    lease = world.snapshotter.lease("export", lifetime=HOUR)
+    lease.hold(X)
+    world.snapshotter.remove("a")
+    world.clock.now += HOUR / 2
+    lease.renew(HOUR)
+    world.clock.now += HOUR * 0.9
+    world.reopen()
+
+    assert world.present() == {X}
+    assert world.snapshotter.open_lease("export").info.expires > world.clock.now
+
+
+def test_expiry_wakes_up_by_time_and_not_by_luck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS_MAX", 0.001)
+    world, deleted = World(background=True), Event()
+    world.make("a", X)
+    world.snapshotter.lease("export", lifetime=HOUR).hold(X)
+    world.snapshotter.remove("a")
+
+    def hook(moment: str, call: str, key: str) -> None:
+        if (moment, call) == ("after", "delete"):
+            deleted.set()
+
+    world.content.hook = hook
+    assert not deleted.wait(0.05)
+    world.clock.now += HOUR
+    assert deleted.wait(30)
+    world.snapshotter.close()
+    assert world.present() == set()
+
+
+def test_a_lease_that_has_ended_holds_nothing_more(world: World) -> None:
+    lease = world.snapshotter.lease("export", lifetime=HOUR)
+    world.clock.now += HOUR
+    world.snapshotter.reconcile()
+    for use in (lambda: lease.hold(X), lambda: lease.renew(HOUR), lambda: lease.info):
+        with pytest.raises(NotFound, match="released, or has expired"):
+            use()
+    with pytest.raises(NotFound):
+        world.snapshotter.open_lease("export")
+
+
+def test_a_lease_lets_go_of_single_blobs(world: World) -> None:
+    world.make("a", X)
+    lease = world.snapshotter.lease("export")
+    lease.hold(X)
+    lease.hold(X)
+    world.snapshotter.remove("a")
+    lease.drop(Y)
+    lease.drop(X)
+
+    assert world.present() == set()
+    assert list(lease.digests()) == []
+
+
+def test_names_of_leases_are_their_own(world: World) -> None:
+    world.snapshotter.lease("a")
+    world.snapshotter.lease("a\x00")
+    with pytest.raises(AlreadyExists, match="open_lease"):
+        world.snapshotter.lease("a")
+    assert [info.name for info in world.snapshotter.leases()] == ["a", "a\x00"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lifetime"),
+    [("", HOUR), ("n" * 2000, HOUR), ("a", timedelta(0)), ("a", -HOUR), ("a", timedelta.max)],
+)
+def test_leases_that_cannot_be_are_refused(
+    world: World, name: str, lifetime: timedelta
+) -> None:
+    with pytest.raises(InvalidArgument):
+        world.snapshotter.lease(name, lifetime=lifetime)
+
+
+# Pins.
+
+
+def test_a_pinned_blob_stays_while_its_last_snapshot_goes(world: World) -> None:
+    world.make("a", X)
+    with world.snapshotter.pin(X):
+        world.snapshotter.remove("a")
+        assert world.present() == {X}
+    assert world.present() == set()
+
+
+def test_a_blob_that_was_there_when_it_is_written_again_is_pinned_all_the_same(
+    world: World,
+) -> None:
+    """Its last snapshot goes between the writer that says so and the mapping that follows."""
+    world.make("a", X)
+    world.make("b")
+    with world.snapshotter.pin(X):
+        with pytest.raises(AlreadyExists), world.content.writer("r", digest=X):
+            pass
+        world.snapshotter.remove("a")
+        world.snapshotter.set_blob("b", X)
+    assert world.present() == {X}
+
+
+def test_pins_end_with_their_process(world: World) -> None:
+    world.make("a", X)
+    pin = world.snapshotter.pin(X, Y)
+    pin.__enter__()
+    put(world, Y)
+    world.snapshotter.remove("a")
+    world.disk = world.disk.crash(random.Random(2))
+    world.snapshotter = world.open()
+
+    assert world.present() == set()
+
+
+def test_a_pin_that_has_ended_pins_nothing_more(world: World) -> None:
+    with world.snapshotter.pin(X) as pin:
+        pin.hold(Y)
+    with pytest.raises(FailedPrecondition):
+        pin.hold(Z)
+    with pytest.raises(InvalidArgument), world.snapshotter.pin("sha256:.."):
+        pass
