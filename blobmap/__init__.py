@@ -76,9 +76,9 @@ from blobmap.errors import (
     OutOfRange,
     Unavailable,
 )
+from blobmap.findings import Evidence, Finding, Report
 from blobmap.local import LocalContent, NativeSnapshotter
 from blobmap.local.durable import make_directory, resolved
-from blobmap.reconcile import Finding, Report
 from blobmap.snapshotter import BlobSnapshotter
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ __all__ = [
     "DiskUsage",
     "Event",
     "EventKind",
+    "Evidence",
     "Explanation",
     "FailedPrecondition",
     "Finding",

@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from blobmap._map.usage import DiskUsage
     from blobmap._map.work import Work
     from blobmap.contracts import Image
-    from blobmap.reconcile import Report
+    from blobmap.findings import Report
 
 _LEASE_LIFETIME: Final = timedelta(days=1)
+_QUARANTINE: Final = timedelta(days=7)
 
 
 class BlobMap:
@@ -165,19 +166,11 @@ class BlobMap:
         self._mappings.unset(key, role, f"unset_reference {role!r}")
 
     def references_of(self, key: str) -> tuple[Reference, ...]:
-        """Return what the snapshot refers to, by role.
-
-        Raises:
-            NotFound: There is no such snapshot.
-        """
+        """Return what the snapshot refers to, by role; NotFound if there is no such."""
         return self._mappings.all_of(key)
 
     def metadata(self, key: str) -> dict[str, object]:
-        """Return the metadata that the snapshot carries, by name.
-
-        Raises:
-            NotFound: There is no such snapshot.
-        """
+        """Return what metadata the snapshot carries, by name; NotFound if there is no such."""
         return self._notes.all_of(key)
 
     def set_metadata(self, key: str, name: str, value: object) -> None:
@@ -215,10 +208,7 @@ class BlobMap:
         return self._parts.refs.count(digests.validate(digest))
 
     def blobs(self) -> Iterator[Blob]:
-        """Yield each blob that a snapshot or an image holds, in order of digests.
-
-        Diff ID and media type are those of the first snapshot that stands for it, if any.
-        """
+        """Yield each blob that a snapshot or an image holds, by digest, as the first has it."""
         return self._parts.refs.blobs()
 
     def explain(self, digest: str) -> Explanation:
@@ -240,12 +230,19 @@ class BlobMap:
         """
         return usage.disk_usage(self._mappings.walk(), self._parts)
 
-    def reconcile(self, *, dry_run: bool = False, force: bool = False) -> Report:
+    def reconcile(
+        self,
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        quarantine: timedelta = _QUARANTINE,
+    ) -> Report:
         """Compare the map with the snapshotter and the content store, and repair it.
 
         Args:
             dry_run: Only look.
-            force: Repair even if much would be dropped.
+            force: Repair even if much would be dropped, and without quarantine.
+            quarantine: How long to keep blobs that only suspicion says are held by nothing.
 
         Returns:
             What was found, and what was done about it.
@@ -253,9 +250,9 @@ class BlobMap:
         Raises:
             FailedPrecondition: More than a tenth of the mappings would be dropped, or the
                 snapshotter looks empty, and not `force`. Nothing was repaired.
+            Exception: Whatever the snapshotter or the content store raised; ask again later.
 
-        Cost: two walks of the snapshotter, three if mappings are dropped; one of the content
-            store; a pass over the map. Memory grows only with what the caches have wrong.
+        Cost: O(snapshots + blobs) time; memory for what is not as it should be.
         """
         reconciliation = Reconciliation(
             self._parts,
@@ -266,12 +263,12 @@ class BlobMap:
             works=self._works,
             leases=self._leases,
         )
-        return reconciliation.run(dry_run=dry_run, force=force)
+        return reconciliation.run(dry_run=dry_run, force=force, quarantine=quarantine)
 
     # What is to go, and what went.
 
     def pending(self) -> Iterator[Pending]:
-        """Yield each blob that is to be deleted, and was not yet, in order of digests."""
+        """Yield each blob that is to be deleted, by digest."""
         return self._deletions.pending()
 
     def plan_removal(self, *keys: str) -> RemovalPlan:

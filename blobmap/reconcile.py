@@ -18,6 +18,10 @@ after all is compared, and looks at each thing again, under its lock, before it 
     work open       claims of work that is over                   drops them
     deletion open   a blob whose deletion failed so far           tries it again
 
+Of what is only suspected, a row of the index without a mapping, the blob is not deleted but
+put under quarantine: a lease keeps it for a week, in which it can be mapped again. Each repair
+is durable by itself, so a run that is broken off leaves the next one less to do.
+
 No bytes are read: `blobmap.verification` does that.
 
 Cost: two walks of the snapshotter, three if mappings are dropped; one of the content store; a
@@ -31,15 +35,29 @@ held are none of its business: they are counted and left alone.
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
 
 from blobmap import locks
 from blobmap.errors import FailedPrecondition, NotFound
+from blobmap.findings import (
+    BROKEN,
+    CACHE,
+    DELETION,
+    GONE,
+    LEFTOVER,
+    MISSING,
+    OTHER,
+    REMOVAL,
+    SIZE,
+    WORK,
+    Evidence,
+    Finding,
+    Report,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import timedelta
 
     from blobmap._map.catalog import Catalog
     from blobmap._map.deletions import Deletions
@@ -55,116 +73,8 @@ T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("blobmap")
 
-GONE: Final = "snapshot gone"
-OTHER: Final = "snapshot other"
-MISSING: Final = "blob missing"
-SIZE: Final = "blob size"
-BROKEN: Final = "image broken"
-CACHE: Final = "cache wrong"
-REMOVAL: Final = "removal open"
-LEFTOVER: Final = "leftover open"
-WORK: Final = "work open"
-DELETION: Final = "deletion open"
-
-# What is left to do where repair can do nothing, or could not.
-_REMEDIES: Final = {
-    MISSING: "import the images again that `explain` names for them",
-    SIZE: "import the images again that `explain` names for them",
-    BROKEN: "import them again, or remove them",
-    REMOVAL: "reconcile again when the snapshotter works",
-    LEFTOVER: "reconcile again when the snapshotter works",
-    DELETION: "reconcile again when the content store works",
-}
-
 # More than one mapping in so many is too many to drop unasked.
 _LOSS_FACTOR: Final = 10
-
-# Findings listed one by one, of each kind; all are counted.
-_LISTED_COUNT: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it should be.
-
-    Attributes:
-        kind: What it is; the table above has them all.
-        subject: The snapshot, digest, image, or work.
-        detail: What was expected there, and what was found.
-    """
-
-    kind: str
-    subject: str
-    detail: str
-
-
-@dataclass(slots=True)
-class Report:
-    """What `reconcile` found and did. `str` is for people.
-
-    Attributes:
-        dry_run: Whether it was only to look.
-        edge_count: Mappings in the map.
-        snapshot_count: Snapshots in the snapshotter.
-        blob_count: Blobs that snapshots and images hold.
-        content_count: Blobs in the content store.
-        unowned_count: Blobs in the content store that the map does not know.
-        release_count: Rows of the index that have no edge; dropping one may free its blob.
-        findings: What is not as it should be; of each kind at most the first 1,000.
-        counts: How many findings there are, by kind.
-        repairs: How many of those are repaired now, by kind.
-    """
-
-    dry_run: bool
-    edge_count: int = 0
-    snapshot_count: int = 0
-    blob_count: int = 0
-    content_count: int = 0
-    unowned_count: int = 0
-    release_count: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    repairs: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def repaired(self) -> int:
-        """How many findings are repaired now."""
-        return self.repairs.total()
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything is now as it should be."""
-        return self.repaired == self.counts.total()
-
-    def add(self, finding: Finding) -> None:
-        """Count a finding, and list it unless many of its kind are listed."""
-        self.counts[finding.kind] += 1
-        if self.counts[finding.kind] <= _LISTED_COUNT:
-            self.findings.append(finding)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.edge_count} mappings, {self.snapshot_count} snapshots",
-            f"{self.blob_count} held blobs, {self.content_count} in the content store",
-            f"{self.unowned_count} blobs there are unknown to the map",
-        ]
-        lines += (f"{item.kind}: {item.subject}: {item.detail}" for item in self.findings)
-        unlisted = self.counts.total() - len(self.findings)
-        if unlisted:
-            lines.append(f"and {unlisted} more")
-        lines += self._conclusion()
-        return "\n".join(lines)
-
-    def _conclusion(self) -> Iterator[str]:
-        count = self.counts.total()
-        if not count:
-            yield "all is well: names and sizes agree; bytes were not read"
-            return
-        did = "nothing repaired: dry run" if self.dry_run else f"{self.repaired} repaired"
-        yield f"{count} finding{'' if count == 1 else 's'}, {did}"
-        for kind, remedy in _REMEDIES.items():
-            if self.counts[kind] > self.repairs[kind]:
-                yield f"to do about {kind}: {remedy}"
 
 
 class Reconciliation:
@@ -189,7 +99,7 @@ class Reconciliation:
         self._works = works
         self._leases = leases
 
-    def run(self, *, dry_run: bool, force: bool) -> Report:
+    def run(self, *, dry_run: bool, force: bool, quarantine: timedelta) -> Report:
         """See `BlobSnapshotter.reconcile`."""
         report = Report(dry_run)
         self._compare_caches(report)
@@ -200,12 +110,13 @@ class Reconciliation:
         if not dry_run:
             if not force:
                 _refuse_to_lose_much(report)
-            self._repair(report)
+            self._repair(report, quarantine=not force and quarantine)
         return report
 
     def _compare_caches(self, report: Report) -> None:
         for fault in self._parts.refs.faults():
-            report.add(Finding(CACHE, fault.subject, fault.detail))
+            evidence = Evidence.SUSPECTED if fault.releases else Evidence.PROVEN
+            report.add(Finding(CACHE, fault.subject, fault.detail, evidence))
             report.release_count += fault.releases
 
     def _list_unfinished(self, report: Report) -> None:
@@ -292,9 +203,10 @@ class Reconciliation:
                         Finding(BROKEN, image, f"it lists snapshot {key!r}, which is not there")
                     )
 
-    def _repair(self, report: Report) -> None:
+    def _repair(self, report: Report, *, quarantine: timedelta | Literal[False]) -> None:
         if report.counts[CACHE]:
-            self._parts.refs.repair()
+            lease = self._leases.quarantine(quarantine) if quarantine else None
+            self._parts.refs.repair(lease)
         if report.counts[GONE] or report.counts[OTHER]:
             self._drop_edges()
         self._removal.replay()

@@ -258,10 +258,15 @@ class Refs(Rows):
         with self.view() as txn:
             return audit.audit(txn)
 
-    def repair(self) -> list[Fault]:
-        """Make the caches agree with the truth; return where they did not."""
+    def repair(self, quarantine: str | None = None) -> list[Fault]:
+        """Make the caches agree with the truth; return where they did not.
+
+        Args:
+            quarantine: The lease that keeps what has no holder by that; None to queue it.
+        """
+        lease = None if quarantine is None else self.holder(schema.BY_LEASE, quarantine)
         with self.update("reconcile") as change:
-            return audit.audit(change.txn, change)
+            return audit.audit(change.txn, audit.Repair(change, lease))
 
     def _holder(self, snapshot: str, role: str) -> Holder:
         return Holder(schema.BY_SNAPSHOT, self.scope, snapshot, role)

@@ -33,12 +33,26 @@ class Fault:
     releases: bool = False
 
 
-def audit(txn: blobkv.Transaction, change: Change | None = None) -> list[Fault]:
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """How caches are made to agree.
+
+    Attributes:
+        change: The update to do it in.
+        quarantine: The lease that keeps the blobs which would have no holder left by that;
+            None to have them deleted.
+    """
+
+    change: Change
+    quarantine: Holder | None
+
+
+def audit(txn: blobkv.Transaction, repair: Repair | None = None) -> list[Fault]:
     """Compare the caches with the truth.
 
     Args:
         txn: What to read in.
-        change: If given, its update is `txn`, and the caches are made to agree.
+        repair: If given, its update is `txn`, and the caches are made to agree.
 
     Returns:
         Where they disagree, and so nothing if every invariant holds.
@@ -48,45 +62,45 @@ def audit(txn: blobkv.Transaction, change: Change | None = None) -> list[Fault]:
 
     Cost: O(records) time, O(disagreements) memory.
     """
-    faults = _audit_holders(txn, change)
+    faults = _audit_holders(txn, repair)
     unlisted = {fault.subject for fault in faults if not fault.releases}
-    faults += _audit_mentions(txn, change)
-    faults += _audit_tallies(txn, unlisted, change)
-    faults += _audit_queue(txn, change)
-    return faults + _audit_listing(txn, change)
+    faults += _audit_mentions(txn, repair)
+    faults += _audit_tallies(txn, unlisted, repair)
+    faults += _audit_queue(txn, repair)
+    return faults + _audit_listing(txn, repair)
 
 
-def _audit_holders(txn: blobkv.Transaction, change: Change | None) -> list[Fault]:
+def _audit_holders(txn: blobkv.Transaction, repair: Repair | None) -> list[Fault]:
     faults = []
     holders = txn.bucket(schema.HOLDER)
     lost = [(what, who) for what, who in _truth(txn) if who.key(what) not in holders]
     for digest, holder in lost:
         who = f"{holder.kind} {holder.name!r}"
         faults.append(Fault(digest, f"{who} holds it, but is not listed as a holder"))
-        if change is not None:
+        if repair is not None:
             holders.put(holder.key(digest), b"")
     for key in [key for key in holders if not _stands(txn, key)]:
         digest, holder = edges.holder_of(key)
         who = f"{holder.kind} {holder.name!r}"
         faults.append(Fault(digest, f"{who} is listed as a holder, but is none", releases=True))
-        if change is not None:
+        if repair is not None:
             holders.delete(key)
     return faults
 
 
-def _audit_mentions(txn: blobkv.Transaction, change: Change | None) -> list[Fault]:
+def _audit_mentions(txn: blobkv.Transaction, repair: Repair | None) -> list[Fault]:
     faults = []
     mentions = txn.bucket(schema.MENTION)
     knowing = ((who, edge) for who, edge in _edges(txn) if not edge.retains)
     keys = ((edge.blob.digest, who.mention_key(edge.blob.digest)) for who, edge in knowing)
     for digest, key in [pair for pair in keys if pair[1] not in mentions]:
         faults.append(Fault(digest, f"{edges.mention_of(key)[1]} knows it, but is not listed"))
-        if change is not None:
+        if repair is not None:
             mentions.put(key, b"")
     for key in [key for key in mentions if not _knows(txn, key)]:
         digest, holder = edges.mention_of(key)
         faults.append(Fault(digest, f"{holder} is listed to know it, but does not"))
-        if change is not None:
+        if repair is not None:
             mentions.delete(key)
     return faults
 
@@ -98,14 +112,14 @@ def _knows(txn: blobkv.Transaction, key: bytes) -> bool:
 
 
 def _audit_tallies(
-    txn: blobkv.Transaction, unlisted: set[str], change: Change | None
+    txn: blobkv.Transaction, unlisted: set[str], repair: Repair | None
 ) -> list[Fault]:
     """Audit the tallies; `unlisted` have holders that the index does not know."""
     faults = []
     tallies = txn.bucket(schema.TALLY)
     for digest, count in [wrong for wrong in _counts(txn) if not _tally_is(txn, *wrong)]:
         faults.append(Fault(digest, f"it has {count} holders, but its tally is another"))
-        if change is not None:
+        if repair is not None:
             tally = edges.tally_of(txn, digest) or Tally(
                 count, _size(txn, digest), foreign=False
             )
@@ -114,39 +128,49 @@ def _audit_tallies(
     for digest in [digest for digest in digests if not edges.held(txn, digest)]:
         releases = digest not in unlisted
         faults.append(Fault(digest, "it has a tally, but no holder listed", releases))
-        if change is not None:
+        if repair is not None:
             tallies.delete(blobkv.pack(digest))
-            queued = Queued(change.now, change.cause, None)
-            txn.bucket(schema.QUEUE).put(blobkv.pack(digest), schema.encode_queued(queued))
+            _let_go(repair, digest)
     return faults
 
 
-def _audit_queue(txn: blobkv.Transaction, change: Change | None) -> list[Fault]:
+def _let_go(repair: Repair, digest: str) -> None:
+    """Deal with a blob that nothing holds, by the word of what may have lost a row."""
+    change, lease = repair.change, repair.quarantine
+    if lease is None:
+        queued = Queued(change.now, change.cause, None)
+        change.txn.bucket(schema.QUEUE).put(blobkv.pack(digest), schema.encode_queued(queued))
+    else:
+        change.txn.bucket(schema.LEASED).put(lease.scope.key(lease.name, digest), b"")
+        edges.link(change, lease, digest)
+
+
+def _audit_queue(txn: blobkv.Transaction, repair: Repair | None) -> list[Fault]:
     faults = []
     queue = txn.bucket(schema.QUEUE)
     digests = (schema.text_parts(key)[0] for key in queue)
     for digest in [digest for digest in digests if edges.held(txn, digest)]:
         faults.append(Fault(digest, "it is queued for deletion, but has a holder"))
-        if change is not None:
+        if repair is not None:
             queue.delete(blobkv.pack(digest))
     return faults
 
 
-def _audit_listing(txn: blobkv.Transaction, change: Change | None) -> list[Fault]:
+def _audit_listing(txn: blobkv.Transaction, repair: Repair | None) -> list[Fault]:
     faults = []
     listing = txn.bucket(schema.LISTING)
     wanted = (row for scope, image in _images(txn) for row in _listing(scope, image))
     for row in [row for row in wanted if row not in listing]:
         _, _, snapshot, image = schema.text_parts(row)
         faults.append(Fault(snapshot, f"image {image!r} lists it, but is not listed for it"))
-        if change is not None:
+        if repair is not None:
             listing.put(row, b"")
     for row in [row for row in listing if not _lists(txn, row)]:
         _, _, snapshot, image = schema.text_parts(row)
         faults.append(
             Fault(snapshot, f"image {image!r} is listed for it, but does not list it")
         )
-        if change is not None:
+        if repair is not None:
             listing.delete(row)
     return faults
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from blobmap._map.schema import Holder
 
 NAME_SIZE_MAX: Final = 1024
+_QUARANTINE: Final = "quarantine"
 _EXPIRY: Final = "end leases that have expired"
 # The background looks at the clock at least so often, should it be set.
 _LOOK_SECONDS_MAX: Final = 60.0
@@ -137,6 +138,17 @@ class Leases:
             renewed = LeaseInfo(name, info.created, _end(change.now, lifetime), info.labels)
             change.txn.bucket(schema.LEASE).put(self._row(name), _encode(renewed))
         self.watch()
+
+    def quarantine(self, lifetime: timedelta) -> str:
+        """Return the name of the lease that keeps what is doubtful; it lasts that long more."""
+        with self._refs.update("quarantine") as change:
+            leases, row = change.txn.bucket(schema.LEASE), self._row(_QUARANTINE)
+            found = leases.get(row)
+            created = change.now if found is None else _decode(_QUARANTINE, found).created
+            info = LeaseInfo(_QUARANTINE, created, _end(change.now, lifetime), {})
+            leases.put(row, _encode(info))
+        self.watch()
+        return _QUARANTINE
 
     def end(self, name: str, cause: str, *, expired_by: datetime | None = None) -> None:
         """End the lease, if it is there, and has expired by then, where that is given."""

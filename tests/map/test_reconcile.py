@@ -16,6 +16,7 @@ from blobmap import digest as digests
 from blobmap._map.schema import Edge, Intent, encode_edge, incarnation
 from blobmap.contracts import LAYER, Blob, Info, Reference
 from blobmap.errors import FailedPrecondition, Unavailable
+from blobmap.findings import Evidence
 
 X, Y, Z = BLOBS[3:]
 COUNT = 20
@@ -298,3 +299,70 @@ def remove_fails(call: str) -> None:
 
 def in_order(moment: str, call: str, key: str) -> None:
     pass
+
+
+# What is only suspected.
+
+
+def stray_row(world: MapWorld) -> None:
+    """Lose a mapping, but not its row of the index."""
+    with world.snapshotter._parts.refs.update("a test") as change:
+        change.txn.bucket("edge").delete(world.snapshotter._parts.refs.scope.key("0", LAYER))
+
+
+def test_a_blob_that_only_a_stray_row_holds_is_kept_under_quarantine() -> None:
+    world = MapWorld()
+    for number in range(20):
+        world.make(f"{number}", X if number == 0 else Y)
+    stray_row(world)
+    report = world.snapshotter.reconcile()
+
+    assert report.ok
+    assert {finding.evidence for finding in report.findings} == {Evidence.SUSPECTED}
+    assert "cache wrong (suspected)" in str(report)
+    assert world.present() == {X, Y}
+    assert [info.name for info in world.snapshotter.leases()] == ["quarantine"]
+    # It can be mapped again, and is kept by that when the quarantine is over.
+    world.snapshotter.set_blob("0", X)
+    world.snapshotter.open_lease("quarantine").release()
+    assert world.present() == {X, Y}
+    world.check()
+
+
+def test_a_quarantine_that_is_over_or_forced_away_deletes() -> None:
+    for force in (False, True):
+        world = MapWorld()
+        for number in range(20):
+            world.make(f"{number}", X if number == 0 else Y)
+        stray_row(world)
+        assert world.snapshotter.reconcile(force=force).ok
+        if not force:
+            world.snapshotter.open_lease("quarantine").release()
+        assert world.present() == {Y}
+        world.check()
+
+
+def test_a_run_that_is_broken_off_leaves_the_next_one_less_to_do() -> None:
+    world = MapWorld()
+    for number in range(30):
+        digest = world.content.add_blob(b"%d" % number)
+        world.make(f"{number:02}")
+        world.snapshotter.set_blob(f"{number:02}", digest)
+    for number in range(30):
+        world.inner.remove(f"{number:02}")
+    calls = 0
+
+    def strike(moment: str, call: str, key: str) -> None:
+        nonlocal calls
+        calls += call == "delete"
+        if calls > 10:
+            raise KeyboardInterrupt
+
+    world.content.hook = strike
+    with pytest.raises(KeyboardInterrupt):
+        world.snapshotter.reconcile(force=True)
+    world.content.hook = lambda *_: None
+    left = world.snapshotter.reconcile(dry_run=True)
+    assert 0 < left.counts["snapshot gone"] < 30
+    assert world.snapshotter.reconcile(force=True).ok
+    assert world.present() == set()
