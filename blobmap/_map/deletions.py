@@ -98,11 +98,13 @@ class Deletions:
             if not failed:
                 self._retry()
             return
-        for digest in digests:
-            self._parts.background.submit(_name(digest), partial(self._try, digest))
+        # Most calls let go of what others hold, and should not wake up a thread for that.
+        queued = {_name(each): each for each in digests if self._parts.refs.queued(each)}
+        for name, digest in queued.items():
+            self._parts.background.submit(name, partial(self._try, digest))
         left = remaining()
         patience = self._patience if left is None else min(left, self._patience)
-        self._parts.background.wait([_name(digest) for digest in digests], patience)
+        self._parts.background.wait(queued, patience)
 
     def carry_out_all(self) -> None:
         """Try each queued deletion once, as `carry_out`; of what fails nothing is raised."""
