@@ -6,6 +6,7 @@
                                   inodes
     pack("child", parent, name)   nothing: `name` has `parent` as its parent
     pack("next_id")               the smallest id that was never recorded, in decimal
+    pack("trees")                 whose trees these are; without it, those of "native"
 
 Invariants:
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _SNAPSHOTS: Final = blobkv.pack("snapshot")
 _NEXT_ID: Final = blobkv.pack("next_id")
+_TREES: Final = blobkv.pack("trees")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,15 @@ def committed(txn: Transaction, name: str) -> Snapshot:
     return found
 
 
-def parent_of(txn: Transaction, snapshot: Snapshot) -> Snapshot | None:
-    """Return the snapshot's parent, or None if it has none."""
-    return find(txn, snapshot.info.parent) if snapshot.info.parent else None
+def lineage(txn: Transaction, snapshot: Snapshot) -> list[Snapshot]:
+    """Return the snapshot, its parent, and so on down to the one that has none.
+
+    Cost: one point read for each parent.
+    """
+    found = [snapshot]
+    while found[-1].info.parent:
+        found.append(find(txn, found[-1].info.parent))
+    return found
 
 
 def child_of(txn: Transaction, name: str) -> str | None:
@@ -109,6 +117,17 @@ def next_id(txn: Transaction) -> int:
             f"the next id of a snapshot is {raw!r}: restore the records from a backup"
         )
     return int(raw)
+
+
+def trees(txn: Transaction) -> str:
+    """Return whose trees these are, or "" where no snapshot was ever recorded."""
+    raw = txn.get(_TREES, b"native" if _NEXT_ID in txn else b"")
+    return raw.decode("ascii", "backslashreplace")
+
+
+def set_trees(txn: Transaction, name: str) -> None:
+    """Note whose trees these are."""
+    txn.put(_TREES, name.encode())
 
 
 def require_free(txn: Transaction, name: str) -> None:

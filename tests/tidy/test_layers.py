@@ -72,10 +72,12 @@ BLOBMAP = (
     ("verification",),
     ("local.durable", "local.records", "local.tree"),
     (
+        "local.forest",
         "local.ingest",
         "local.writer",
         "local.snapshots",
         "local.content",
+        "local.snapshotter",
         "local.native",
         "local",
     ),
