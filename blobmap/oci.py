@@ -23,6 +23,7 @@ Source: containerd's import, unpacker, and `rootfs.ApplyLayers`.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,17 +36,17 @@ from blobmap._oci.layer import apply_layer, check_layer
 from blobmap._oci.layout import Layout
 from blobmap._oci.layout_files import is_single_pass
 from blobmap._oci.manifest import chain_ids, parse_diff_ids, parse_manifest
+from blobmap._oci.tree import PATH_SIZE_MAX
 from blobmap.contracts import Image, Kind
 from blobmap.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    NotImplementedHere,
 )
+from blobmap.local.mounting import held
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator, Sequence
 
     from blobmap._map.work import Work
@@ -101,7 +102,7 @@ def import_layout(
     says so is logged to "blobmap".
 
     Args:
-        target: Where to. Its snapshotter gives bind mounts.
+        target: Where to. Its snapshotter gives one bind or overlay for each snapshot.
         path: The layout: a directory, or a tar, plain, gzip, or zstd.
         progress: Called, in this thread, as bytes are done.
         ref: Import only the image of this name; or, if the layout has one image and that has
@@ -117,7 +118,7 @@ def import_layout(
         FailedPrecondition: A snapshot of a layer's name is not that layer's; remove it.
         Unavailable: Another import of a blob is stuck.
         NotImplementedHere: A layer is zstd, and nothing here reads that; or the snapshotter
-            gives other mounts.
+            gives other mounts, or overlays that this process may not mount.
 
     Cost: one pass to ingest and one to apply each layer that is not there yet.
     """
@@ -306,11 +307,17 @@ class _Importer:
         """Make the layer's snapshot, if no other import is first; check the diff ID."""
         key = f"extract-{secrets.token_hex(8)} {layer.snapshot}"
         self._work.scratch(key)
-        root = _directory(self._target.prepare(key, layer.parent))
-        with self._blobs.open(layer.blob.digest) as reader:
+        mounts = self._target.prepare(key, layer.parent)
+        name = f"layer {layer.blob.digest}"
+        with self._blobs.open(layer.blob.digest) as reader, held(mounts) as root:
             source = self._blobs.source(reader, Stage.APPLY, layer.blob.digest)
-            name = f"layer {layer.blob.digest}"
-            applied = apply_layer(source, root, name=name, diff_id=layer.diff_id)
+            applied = apply_layer(
+                source,
+                root,
+                name=name,
+                diff_id=layer.diff_id,
+                path_size_max=PATH_SIZE_MAX - _longest(mounts),
+            )
         for kind, count in applied.left_out.items():
             _LOG.warning("%s: left out, as not allowed here: %s, %d times", name, kind, count)
         try:
@@ -337,11 +344,7 @@ def _ignore(progress: Progress) -> None:
     """Report to nobody."""
 
 
-def _directory(mounts: Sequence[Mount]) -> str:
-    """Return the directory that the mounts of an active snapshot would show."""
-    if len(mounts) == 1 and mounts[0].type == "bind":
-        return mounts[0].source
-    types = ", ".join(mount.type for mount in mounts)
-    raise NotImplementedHere(
-        f"layers are applied through one bind mount; the snapshotter gives: {types}"
-    )
+def _longest(mounts: Sequence[Mount]) -> int:
+    """Return the size of the longest path that the mounts name, for what is below is longer."""
+    texts = [text for mount in mounts for text in (mount.source, *mount.options)]
+    return max(len(os.fsencode(path)) for text in texts for path in text.split(":"))

@@ -83,6 +83,7 @@ def apply_layer(
     *,
     name: str = "layer",
     diff_id: str | None = None,
+    path_size_max: int | None = None,
 ) -> Applied:
     """Apply a layer to the directory `root`, which holds the layers below.
 
@@ -91,6 +92,8 @@ def apply_layer(
         root: An existing directory. After an error it is half changed: throw it away.
         name: What to call the layer in an error.
         diff_id: The digest the uncompressed bytes must have.
+        path_size_max: How long a member's path may be and the tree still be read by path,
+            where that is not by the path of `root`.
 
     Raises:
         InvalidArgument: A member is refused; the message names it.
@@ -100,9 +103,11 @@ def apply_layer(
     Cost: one pass over the layer. Memory for one chunk, and for the name of each member.
     """
     archive = _open(source, name, diff_id)
-    with Tree(root) as tree:
+    if path_size_max is None:
         # Whoever copies or reads the tree does so by path.
-        application = _Application(tree, PATH_SIZE_MAX - _ROOM - len(os.fsencode(root)))
+        path_size_max = PATH_SIZE_MAX - len(os.fsencode(root))
+    with Tree(root) as tree:
+        application = _Application(tree, path_size_max - _ROOM)
         for member in archive:
             application.apply(archive, member)
         archive.drain()

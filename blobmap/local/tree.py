@@ -31,6 +31,8 @@ _TARGET: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _CHUNK_SIZE: Final = 1 << 20
 
 _NO_COPY_RANGE: Final = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}
+# What overlayfs notes of a directory holds in its own place only.
+_OVERLAY: Final = ("trusted.overlay.", "user.overlay.")
 _NO_XATTR: Final = {errno.ENOTSUP, errno.EPERM, errno.EACCES}
 
 _LOG: Final = logging.getLogger("blobmap")
@@ -70,6 +72,19 @@ def copy(source: str, target: str) -> None:
     # Filling a directory changes its time and needs its permission, so its own come last.
     for original, made in directories:
         _copy_attributes(original, made, _status(original))
+
+
+def copy_root(source: str, target: str) -> None:
+    """Make `target`, a directory that must not exist, with the attributes of `source`.
+
+    That is what `copy` keeps of a directory, but for what overlayfs notes of it, and nothing
+    of what it holds.
+
+    Raises:
+        OSError: The device failed. `target` is then half made; remove it.
+    """
+    os.mkdir(target, 0o700)
+    _copy_attributes(source, target, _status(source), leave_out=_OVERLAY)
 
 
 def measure(tree: str, base: str | None = None) -> Usage:
@@ -175,22 +190,26 @@ def _move(reader: int, writer: int, at: int, size: int) -> int:
     return os.pwrite(writer, os.pread(reader, min(size, _CHUNK_SIZE), at), at)
 
 
-def _copy_attributes(source: str, target: str, status: os.stat_result) -> None:
+def _copy_attributes(
+    source: str, target: str, status: os.stat_result, *, leave_out: tuple[str, ...] = ()
+) -> None:
     # In this order: a change of owner clears the set-id bits and capabilities, and without
     # write permission no attribute of an unprivileged owner can be set.
     if os.geteuid() == 0:
         os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
-    _copy_xattrs(source, target)
+    _copy_xattrs(source, target, leave_out)
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
-def _copy_xattrs(source: str, target: str) -> None:
+def _copy_xattrs(source: str, target: str, leave_out: tuple[str, ...]) -> None:
     if sys.platform != "linux":
         return
     with _as_far_as_allowed(source):
         for name in os.listxattr(source, follow_symlinks=False):
+            if name.startswith(leave_out):
+                continue
             with _as_far_as_allowed(source, name):
                 value = os.getxattr(source, name, follow_symlinks=False)
                 os.setxattr(target, name, value, follow_symlinks=False)
