@@ -77,7 +77,8 @@ from blobmap.errors import (
     Unavailable,
 )
 from blobmap.findings import Evidence, Finding, Report
-from blobmap.local import LocalContent, NativeSnapshotter
+from blobmap.local import LocalContent, NativeSnapshotter, OverlaySnapshotter, mounted
+from blobmap.local.choice import SNAPSHOTTERS, choose
 from blobmap.local.durable import make_directory, resolved
 from blobmap.snapshotter import BlobSnapshotter
 
@@ -110,10 +111,13 @@ __all__ = [
     "Kind",
     "Lease",
     "LeaseInfo",
+    "LocalContent",
     "Mount",
+    "NativeSnapshotter",
     "NotFound",
     "NotImplementedHere",
     "OutOfRange",
+    "OverlaySnapshotter",
     "Pending",
     "Policy",
     "Reference",
@@ -128,27 +132,37 @@ __all__ = [
     "Work",
     "deadline",
     "local",
+    "mounted",
     "oci",
     "open",
 ]
 
 
 def open(  # noqa: A001  # As in `blobkv.open`.
-    root: str | Path, *, lock_timeout: float = 0.0
+    root: str | Path, *, lock_timeout: float = 0.0, snapshotter: str | None = None
 ) -> BlobSnapshotter:
     """Open the embedded default in the directory `root`, and make it if it does not exist.
 
-    Content is in `root`/content, snapshots in `root`/native, the map in `root`/map. Closing
-    the snapshotter closes all three.
+    Content is in `root`/content, snapshots in `root`/native or `root`/overlay, the map in
+    `root`/map. Closing the snapshotter closes all three.
+
+    A native snapshotter copies trees, and the source of its one mount is a directory to read
+    and to change. An overlay snapshotter copies nothing, and what its mounts show is seen
+    once they are mounted: `mounted` does that.
 
     Args:
         root: The directory.
         lock_timeout: How long to wait for another who has it open, in seconds.
+        snapshotter: "native", "overlay", or "auto". In a new root, "auto" makes overlay where
+            this process can mount overlays there, and else native; None makes native. What
+            is there already must be the one that is named; "auto" and None take any.
 
     Raises:
         blobkv.LockedError: It is open already, here or in another process.
-        InvalidArgument: `root` is empty, or it or what it is in is no directory.
-        FailedPrecondition: A newer blobmap wrote it.
+        InvalidArgument: `root` is empty, or it or what it is in is no directory; or no
+            snapshotter has that name.
+        FailedPrecondition: A newer blobmap wrote it; or its snapshotter is another.
+        NotImplementedHere: A new root is to be overlay, and that cannot be mounted there.
     """
     if not str(root):
         raise InvalidArgument("root is empty: give a directory")
@@ -159,7 +173,8 @@ def open(  # noqa: A001  # As in `blobkv.open`.
         raise InvalidArgument(f"{directory}: not a directory; give another root") from error
     content = LocalContent(directory / "content", lock_timeout=lock_timeout)
     try:
-        inner = NativeSnapshotter(directory / "native", lock_timeout=lock_timeout)
+        name = choose(directory, snapshotter)
+        inner = SNAPSHOTTERS[name](directory / name, lock_timeout=lock_timeout)
         try:
             return BlobSnapshotter(
                 inner,

@@ -13,27 +13,24 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn
-from rich.progress import Progress as Bar
 
 import blobmap
 from blobkv import BlobKVError, LockedError
 from blobmap import filters as filter_language
 from blobmap import listings, oci, short_names, verification
 from blobmap.errors import BlobMapError, FailedPrecondition, InvalidArgument, NotFound
+from blobmap.local.choice import AUTO, SNAPSHOTTERS
 from blobmap.output import (
     Column,
     complete_streams,
     printable,
-    shorten,
+    progress_bar,
     show,
     show_json,
     show_text,
@@ -55,7 +52,7 @@ _SHARED: Final = frozenset({"--root", "--wait"})
 _WAIT_SECONDS: Final = 5.0
 
 # What stands in every root from the first open on; something else may be there as well.
-_PARTS: Final = ("content", "native", "map")
+_PARTS: Final = ("content", *SNAPSHOTTERS, "map")
 
 
 def run() -> int:
@@ -132,7 +129,7 @@ class Call:
         """Whether something was imported here."""
         return (self.root / "map").is_dir()
 
-    def open(self, *, create: bool = False) -> BlobSnapshotter:
+    def open(self, *, create: bool = False, kind: str | None = None) -> BlobSnapshotter:
         """Open what is under the root; make it only if asked to."""
         if self.root.exists() and not self.root.is_dir():
             raise InvalidArgument(f"{self.root}: not a directory; give another --root")
@@ -143,7 +140,7 @@ class Call:
                 f"{self.root}: nothing was imported here; see: blobmap import --help"
             )
         try:
-            return blobmap.open(self.root, lock_timeout=self.wait)
+            return blobmap.open(self.root, lock_timeout=self.wait, snapshotter=kind)
         except LockedError as error:
             holder = "another process" if error.pid is None else f"process {error.pid}"
             raise click.ClickException(
@@ -191,7 +188,13 @@ def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
 @command("import")
 @click.argument("layout")
 @click.option("--ref", metavar="NAME", help="Only the image of this name.")
-def import_(call: Call, layout: str, ref: str | None) -> None:
+@click.option(
+    "--snapshotter",
+    type=click.Choice([AUTO, *SNAPSHOTTERS]),
+    help="How a new DIR keeps trees: native (copies, the default), overlay (mounts), or auto "
+    "(overlay where it can be mounted).",
+)
+def import_(call: Call, layout: str, ref: str | None, snapshotter: str | None) -> None:
     """Import the images of LAYOUT, and print them.
 
     LAYOUT is an OCI image layout: a directory, or a tar of one, plain, gzip, or zstd. An image
@@ -201,7 +204,7 @@ def import_(call: Call, layout: str, ref: str | None) -> None:
     """
     if not call.is_root:
         oci.probe_layout(layout, ref=ref)
-    with call.open(create=True) as target, _bar() as show_progress:
+    with call.open(create=True, kind=snapshotter) as target, progress_bar() as show_progress:
 
         def progress(event: oci.Progress) -> None:
             show_progress(event.stage.value, event.digest, event.done, event.total)
@@ -341,7 +344,7 @@ def verify(call: Call) -> None:
 
     Exit status 1 if one is damaged, or missing.
     """
-    with call.open() as target, _bar() as show_progress:
+    with call.open() as target, progress_bar() as show_progress:
         progress = functools.partial(show_progress, "verify")
         result = verification.verify(target, progress=progress)
     if call.as_json:
@@ -350,26 +353,6 @@ def verify(call: Call) -> None:
         show_text(*str(result).split("\n"))
     if not result.ok:
         raise click.exceptions.Exit(1)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, str, int, int], None]]:
-    """Show a progress bar on standard error, if that is a terminal.
-
-    Yields what to call with what is done, the digest, its bytes done, and all its bytes.
-    """
-    if not sys.stderr.isatty():
-        yield lambda _what, _digest, _done, _total: None
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("open", total=None)
-
-        def update(what: str, digest: str, done: int, total: int) -> None:
-            about = f"{what} {shorten(digest)}"
-            bar.update(task, description=about, completed=done, total=total)
-
-        yield update
 
 
 class _Warnings(logging.Handler):
