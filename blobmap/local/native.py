@@ -83,6 +83,10 @@ class _Copies:
         """Compare the tree with the parent's."""
         return tree.measure(str(path), str(below[0]) if below else None)
 
+    def top(self, path: Path) -> Path:
+        """Return the tree's directory itself."""
+        return path
+
     def leftovers(self, path: Path) -> list[str]:  # noqa: ARG002
         """Return nothing: a tree is all that there is."""
         return []

@@ -151,6 +151,10 @@ class _Overlays:
         """Count what the tree holds."""
         return tree.measure(str(path / _FS))
 
+    def top(self, path: Path) -> Path:
+        """Return what others are laid over."""
+        return path / _FS
+
     def leftovers(self, path: Path) -> list[str]:
         """Return all but the tree itself."""
         return [name for name in os.listdir(path) if name != _FS]  # noqa: PTH208

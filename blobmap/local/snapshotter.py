@@ -67,6 +67,9 @@ class Trees(Protocol):
     def measure(self, path: Path, below: Sequence[Path]) -> Usage:
         """Return what the tree holds beyond its parent."""
 
+    def top(self, path: Path) -> Path:
+        """Return the directory that holds a tree's files."""
+
     def leftovers(self, path: Path) -> list[str]:
         """Return the directories in a tree that it needs no more once it is committed."""
 
@@ -215,7 +218,7 @@ class LocalSnapshotter:
                     f"snapshot {key!r} is {found.info.kind.value}; only active ones can be "
                     "committed"
                 )
-            sync_tree(str(self._path(found)))
+            sync_tree(str(self._trees.top(self._path(found))))
             usage = self._trees.measure(self._path(found), below)
             with self._records.update() as txn:
                 snapshots.require_free(txn, name)
@@ -331,7 +334,7 @@ class LocalSnapshotter:
             if base is not None:
                 with self._records.view() as txn:
                     snapshots.require_same(txn, base)
-                if not self._path(base).exists():
+                if not self._trees.top(self._path(base)).exists():
                     raise DataLoss(
                         f"the tree of snapshot {base.info.name!r} is gone"
                     ) from error

@@ -1,4 +1,4 @@
-"""What the contract tests run over: each of both protocols in memory, and the local one."""
+"""What the contract tests run over: each of both protocols in memory, and the local ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from support import basis as snapshots
 from support.fakes import FakeContentStore, FakeSnapshotter, counting_clock
+from support.local_kinds import KINDS
 
 from blobmap.contracts import ContentStore, Snapshotter
-from blobmap.local import LocalContent, NativeSnapshotter, durable
+from blobmap.local import LocalContent, durable
 
 
 @pytest.fixture(params=["fake", "local"])
@@ -25,14 +26,15 @@ def content(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ContentS
     store.close()
 
 
-@pytest.fixture(params=["fake", "native"])
+@pytest.fixture(params=["fake", *KINDS])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Snapshotter]:
     """A snapshotter with nothing in it."""
     snapshotter: Snapshotter
     if request.param == "fake":
         snapshotter = FakeSnapshotter()
     else:
-        snapshotter = NativeSnapshotter(tmp_path / "native", clock=counting_clock())
+        make = KINDS[request.param]
+        snapshotter = make(tmp_path / request.param, clock=counting_clock())
     yield snapshotter
     snapshotter.close()
 

@@ -1,8 +1,8 @@
 """Snapshots are made, changed, committed, and removed as the protocol says, by whichever one.
 
 Method: those of containerd's snapshotter and metadata suites that need no tree restated, and
-what they leave out: label limits, odd keys. Each test runs over the snapshotter in memory
-and the copying one (`conftest.py`), both on a clock that counts.
+what they leave out: label limits, odd keys. Each test runs over the snapshotter in memory,
+the copying one, and the overlay one (`conftest.py`), all on a clock that counts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from support.basis import BASIS, KEYS, names
 
 from blobmap.contracts import Info, Kind, Snapshotter, Usage
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from blobmap.local import OverlaySnapshotter
 
 
 def raises_everywhere(snapshotter: Snapshotter, key: str, error: type[Exception]) -> None:
@@ -86,10 +87,17 @@ def test_mounts_are_given_again(basis: Snapshotter) -> None:
     made = basis.prepare("new", "committed-1")
 
     assert basis.mounts("new") == made
-    assert [mount.options for mount in made] == [("rbind", "rw")]
-    assert [mount.type for mount in made] == ["bind"]
-    for key in ("view-1", "view-2"):
-        assert [mount.options for mount in basis.mounts(key)] == [("rbind", "ro")]
+    assert [mount.options for mount in basis.mounts("active-1")] == [("rbind", "rw")]
+    assert [mount.options for mount in basis.mounts("view-1")] == [("rbind", "ro")]
+    assert [mount.type for mount in basis.mounts("view-1")] == ["bind"]
+    for key in ("new", "view-2", "active-3"):
+        (mount,) = basis.mounts(key)
+        if isinstance(basis, OverlaySnapshotter):
+            # Its options are tested in test_overlay.py.
+            assert (mount.type, mount.source) == ("overlay", "overlay")
+        else:
+            assert mount.type == "bind"
+            assert mount.options == ("rbind", "ro" if key == "view-2" else "rw")
     for key in ("committed-1", "committed-2"):
         with pytest.raises(FailedPrecondition):
             basis.mounts(key)
@@ -223,8 +231,13 @@ def test_a_label_has_a_limit(basis: Snapshotter) -> None:
 def test_a_view_uses_nothing(basis: Snapshotter) -> None:
     assert basis.usage("view-1") == Usage(0, 0)
     assert basis.usage("view-2") == Usage(0, 0)
-    assert basis.usage("active-2") == Usage(0, 0)
-    assert basis.usage("committed-2") == Usage(0, 0)
+
+
+def test_a_snapshot_that_changes_nothing_uses_at_most_its_root(basis: Snapshotter) -> None:
+    # The root of a copy is the same as its parent's; that of an upper directory is its own.
+    root = 1 if isinstance(basis, OverlaySnapshotter) else 0
+    assert basis.usage("active-2") == Usage(0, root)
+    assert basis.usage("committed-2") == Usage(0, root)
     assert basis.usage("committed-1") == Usage(0, 1)
 
 

@@ -1,8 +1,9 @@
 """A chain of snapshots holds, layer for layer, what one directory changed in place would.
 
-Method: containerd's mounted tests restated with the bind mount's source as the mount. Every
-layer is applied both to an active snapshot and to a flat directory; the two must be equal
-before the commit, and so must the view of what was committed.
+Method: containerd's mounted tests restated, over the copying snapshotter, with the source of
+its bind as the mount, and over the overlay one, really mounted. Every layer is applied both to
+an active snapshot and to a flat directory; the two must be equal before the commit, and so
+must the view of what was committed.
 """
 
 from __future__ import annotations
@@ -13,20 +14,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.local_kinds import KINDS, Local, LocalKind, kind_of, seen
 from support.trees import without_times
 
 from blobmap.contracts import Kind, Usage
 from blobmap.errors import DataLoss, FailedPrecondition
-from blobmap.local import NativeSnapshotter
+from blobmap.local import OverlaySnapshotter
 
 Layer = Callable[[Path], None]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes owners")
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> LocalKind:
+    return kind_of(request.param, tmp_path)
+
+
 @pytest.fixture
-def native(tmp_path: Path) -> Iterator[NativeSnapshotter]:
-    with NativeSnapshotter(tmp_path / "native") as snapshotter:
+def local(kind: LocalKind, tmp_path: Path) -> Iterator[Local]:
+    with kind(tmp_path / "local") as snapshotter:
         yield snapshotter
 
 
@@ -38,25 +45,21 @@ def flat(tmp_path: Path) -> Path:
     return path
 
 
-def source(snapshotter: NativeSnapshotter, key: str) -> Path:
-    """Return the directory that the snapshot's one mount binds."""
-    (mount,) = snapshotter.mounts(key)
-    return Path(mount.source)
-
-
-def chain(snapshotter: NativeSnapshotter, flat: Path, *layers: Layer) -> str:
+def chain(snapshotter: Local, flat: Path, *layers: Layer) -> str:
     """Apply and commit each layer on the one before; return the last one's name."""
     parent = ""
     for at, layer in enumerate(layers):
         name, key, view = f"layer-{at}", f"active-{at}", f"view-{at}"
         snapshotter.prepare(key, parent)
-        assert without_times(source(snapshotter, key)) == without_times(flat)
-        layer(source(snapshotter, key))
-        layer(flat)
-        assert without_times(source(snapshotter, key)) == without_times(flat)
+        with seen(snapshotter, key) as root:
+            assert without_times(root) == without_times(flat)
+            layer(root)
+            layer(flat)
+            assert without_times(root) == without_times(flat)
         snapshotter.commit(name, key)
         snapshotter.view(view, name)
-        assert without_times(source(snapshotter, view)) == without_times(flat)
+        with seen(snapshotter, view) as root:
+            assert without_times(root) == without_times(flat)
         snapshotter.remove(view)
         parent = name
     return parent
@@ -68,20 +71,21 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
     path.chmod(mode)
 
 
-def test_the_root_of_a_fresh_snapshot_is_open_to_all(native: NativeSnapshotter) -> None:
+def test_the_root_of_a_fresh_snapshot_is_open_to_all(local: Local) -> None:
     for mask in (0, 0o077):
         before = os.umask(mask)
         try:
-            native.prepare(f"active {mask}")
-            native.view(f"view {mask}")
+            local.prepare(f"active {mask}")
+            local.view(f"view {mask}")
         finally:
             os.umask(before)
 
         for key in (f"active {mask}", f"view {mask}"):
-            assert oct(source(native, key).stat().st_mode) == oct(0o40755)
+            with seen(local, key) as root:
+                assert oct(root.stat().st_mode) == oct(0o40755)
 
 
-def test_layers_add_up(native: NativeSnapshotter, flat: Path) -> None:
+def test_layers_add_up(local: Local, flat: Path) -> None:
     def first(root: Path) -> None:
         write(root / "foo", "foo\n", 0o777)
         (root / "a" / "b" / "c").mkdir(parents=True)
@@ -91,11 +95,11 @@ def test_layers_add_up(native: NativeSnapshotter, flat: Path) -> None:
         write(root / "foo", "bar\n", 0o777)
         shutil.rmtree(root / "a" / "b")
 
-    assert chain(native, flat, first, second) == "layer-1"
-    assert native.stat("layer-1").parent == "layer-0"
+    assert chain(local, flat, first, second) == "layer-1"
+    assert local.stat("layer-1").parent == "layer-0"
 
 
-def test_the_same_size_rewritten_is_seen(native: NativeSnapshotter, flat: Path) -> None:
+def test_the_same_size_rewritten_is_seen(local: Local, flat: Path) -> None:
     def first(root: Path) -> None:
         (root / "etc").mkdir(mode=0o700)
         write(root / "etc" / "hosts", "old hosts")
@@ -106,18 +110,16 @@ def test_the_same_size_rewritten_is_seen(native: NativeSnapshotter, flat: Path) 
         write(root / "etc" / "profile", "new profile", 0o666)
         write(root / "root" / ".bashrc", "x")
 
-    chain(native, flat, first, second)
+    chain(local, flat, first, second)
 
 
-def test_a_directory_made_again_hides_what_it_held(
-    native: NativeSnapshotter, flat: Path
-) -> None:
+def test_a_directory_made_again_hides_what_it_held(local: Local, flat: Path) -> None:
     def second(root: Path) -> None:
         shutil.rmtree(root / "lib")
         write(root / "lib" / "not-hidden", "x")
 
     chain(
-        native,
+        local,
         flat,
         lambda root: write(root / "lib" / "hidden", "x"),
         second,
@@ -125,7 +127,7 @@ def test_a_directory_made_again_hides_what_it_held(
     )
 
 
-def test_files_removed_and_moved_stay_so(native: NativeSnapshotter, flat: Path) -> None:
+def test_files_removed_and_moved_stay_so(local: Local, flat: Path) -> None:
     def first(root: Path) -> None:
         write(root / "dir1" / "f1", "1")
         write(root / "dir2" / "f2", "2")
@@ -140,16 +142,17 @@ def test_files_removed_and_moved_stay_so(native: NativeSnapshotter, flat: Path) 
         (root / "gone").unlink()
 
     def third(root: Path) -> None:
-        (root / "dir2").rename(root / "dir4")
+        # An overlay does not rename what is below it; then it is copied, as by mv(1).
+        shutil.move(root / "dir2", root / "dir4")
         write(root / "new", "new")
         (root / "new").rename(root / "dir3" / "f1")
         os.link(root / "dir3" / "f2", root / "f2-again")
 
-    chain(native, flat, first, second, third, lambda root: None)
+    chain(local, flat, first, second, third, lambda root: None)
 
 
 @needs_root
-def test_owners_survive(native: NativeSnapshotter, flat: Path) -> None:
+def test_owners_survive(local: Local, flat: Path) -> None:
     def first(root: Path) -> None:
         for at in range(1, 6):
             write(root / f"dir{at}" / "file", "x")
@@ -166,11 +169,11 @@ def test_owners_survive(native: NativeSnapshotter, flat: Path) -> None:
             (root / name).mkdir(exist_ok=True)
             os.chown(root / name, 1, 1)
 
-    chain(native, flat, first, second, third)
+    chain(local, flat, first, second, third)
 
 
 @pytest.mark.slow
-def test_a_hundred_and_twenty_eight_layers(native: NativeSnapshotter, flat: Path) -> None:
+def test_a_hundred_and_twenty_eight_layers(local: Local, flat: Path) -> None:
     def layer(at: int) -> Layer:
         def apply(root: Path) -> None:
             write(root / "overwritten", str(at))
@@ -180,90 +183,102 @@ def test_a_hundred_and_twenty_eight_layers(native: NativeSnapshotter, flat: Path
 
         return apply
 
-    assert chain(native, flat, *map(layer, range(128))) == "layer-127"
+    assert chain(local, flat, *map(layer, range(128))) == "layer-127"
 
 
-def test_what_is_done_to_a_child_is_not_done_to_its_parent(native: NativeSnapshotter) -> None:
-    native.prepare("making")
-    write(source(native, "making") / "file", "parent")
-    native.commit("parent", "making")
-    native.prepare("one", "parent")
-    native.prepare("two", "parent")
-    write(source(native, "one") / "file", "changed")
+def test_what_is_done_to_a_child_is_not_done_to_its_parent(local: Local) -> None:
+    local.prepare("making")
+    with seen(local, "making") as root:
+        write(root / "file", "parent")
+    local.commit("parent", "making")
+    local.prepare("one", "parent")
+    local.prepare("two", "parent")
+    with seen(local, "one") as root:
+        write(root / "file", "changed")
 
-    native.view("view", "parent")
-    assert (source(native, "view") / "file").read_text() == "parent"
-    assert (source(native, "two") / "file").read_text() == "parent"
-
-
-def test_a_view_of_a_snapshot_takes_no_space(native: NativeSnapshotter, tmp_path: Path) -> None:
-    native.prepare("making")
-    write(source(native, "making") / "file", "x" * 1000)
-    native.commit("parent", "making")
-    native.view("view", "parent")
-    native.view("empty view")
-
-    assert len(list((tmp_path / "native" / "snapshots").iterdir())) == 2
-    assert native.usage("view") == native.usage("empty view") == Usage(0, 0)
+    local.view("view", "parent")
+    for key in ("view", "two"):
+        with seen(local, key) as root:
+            assert (root / "file").read_text() == "parent"
 
 
-def test_usage_is_what_a_snapshot_adds(native: NativeSnapshotter) -> None:
-    native.prepare("making")
-    assert native.usage("making") == Usage(size=0, inodes=1)
-    write(source(native, "making") / "d" / "one", "x" * 1000)
-    os.link(source(native, "making") / "d" / "one", source(native, "making") / "again")
-    assert native.usage("making") == Usage(size=1000, inodes=3)
-    native.commit("parent", "making")
-    assert native.usage("parent") == Usage(size=1000, inodes=3)
+def test_a_view_of_a_snapshot_takes_no_space(local: Local, tmp_path: Path) -> None:
+    local.prepare("making")
+    with seen(local, "making") as root:
+        write(root / "file", "x" * 1000)
+    local.commit("parent", "making")
+    local.view("view", "parent")
+    local.view("empty view")
 
-    native.prepare("child", "parent")
-    assert native.usage("child") == Usage(0, 0)
-    write(source(native, "child") / "two", "y" * 10)
-    (source(native, "child") / "d" / "link").symlink_to("one")
-    assert native.usage("child") == Usage(size=10, inodes=2)
-    native.commit("layer", "child")
-    assert native.usage("layer") == Usage(size=10, inodes=2)
+    assert len(list((tmp_path / "local" / "snapshots").iterdir())) == 2
+    assert local.usage("view") == local.usage("empty view") == Usage(0, 0)
 
 
-def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
-    with NativeSnapshotter(tmp_path / "native") as native:
-        native.prepare("making", labels={"a": "b"})
-        write(source(native, "making") / "file", "kept")
-        native.commit("parent", "making", labels={"c": "d"})
-        native.prepare("active", "parent", labels={"e": "f"})
-        native.view("view", "parent")
-        infos, mounts = list(native.walk()), native.mounts("active")
-        usage = native.usage("parent")
+def test_usage_is_what_a_snapshot_adds(local: Local) -> None:
+    local.prepare("making")
+    assert local.usage("making") == Usage(size=0, inodes=1)
+    with seen(local, "making") as root:
+        write(root / "d" / "one", "x" * 1000)
+        os.link(root / "d" / "one", root / "again")
+    assert local.usage("making") == Usage(size=1000, inodes=3)
+    local.commit("parent", "making")
+    assert local.usage("parent") == Usage(size=1000, inodes=3)
 
-    with NativeSnapshotter(tmp_path / "native") as native:
-        assert list(native.walk()) == infos
-        assert native.mounts("active") == mounts
-        assert native.usage("parent") == usage
-        assert (source(native, "view") / "file").read_text() == "kept"
-        assert native.stat("active").kind is Kind.ACTIVE
-
-
-def test_paths_of_what_is_gone_lead_nowhere_after_reopening(tmp_path: Path) -> None:
-    with NativeSnapshotter(tmp_path / "native") as native:
-        native.prepare("gone")
-        gone = source(native, "gone")
-        native.remove("gone")
-
-    with NativeSnapshotter(tmp_path / "native") as native:
-        native.prepare("new")
-        assert source(native, "new") != gone
-        assert not gone.exists()
+    # An upper directory has a root and, where something in it changed, directories of its own.
+    is_overlay = isinstance(local, OverlaySnapshotter)
+    local.prepare("child", "parent")
+    assert local.usage("child") == Usage(0, 1 if is_overlay else 0)
+    with seen(local, "child") as root:
+        write(root / "two", "y" * 10)
+        (root / "d" / "link").symlink_to("one")
+    assert local.usage("child") == Usage(size=10, inodes=4 if is_overlay else 2)
+    local.commit("layer", "child")
+    assert local.usage("layer") == Usage(size=10, inodes=4 if is_overlay else 2)
 
 
-def test_a_parent_whose_tree_is_gone_is_data_loss(native: NativeSnapshotter) -> None:
-    native.prepare("making")
-    native.commit("parent", "making")
-    native.view("view", "parent")
-    shutil.rmtree(source(native, "view"))
+def test_everything_is_there_after_reopening(kind: LocalKind, tmp_path: Path) -> None:
+    with kind(tmp_path / "local") as local:
+        local.prepare("making", labels={"a": "b"})
+        with seen(local, "making") as root:
+            write(root / "file", "kept")
+        local.commit("parent", "making", labels={"c": "d"})
+        local.prepare("active", "parent", labels={"e": "f"})
+        local.view("view", "parent")
+        infos, mounts = list(local.walk()), local.mounts("active")
+        usage = local.usage("parent")
+
+    with kind(tmp_path / "local") as local:
+        assert list(local.walk()) == infos
+        assert local.mounts("active") == mounts
+        assert local.usage("parent") == usage
+        with seen(local, "view") as root:
+            assert (root / "file").read_text() == "kept"
+        assert local.stat("active").kind is Kind.ACTIVE
+
+
+def test_paths_of_what_is_gone_lead_nowhere_after_reopening(
+    kind: LocalKind, tmp_path: Path
+) -> None:
+    with kind(tmp_path / "local") as local:
+        local.prepare("gone")
+        gone = local.mounts("gone")[0].source
+        local.remove("gone")
+
+    with kind(tmp_path / "local") as local:
+        local.prepare("new")
+        assert local.mounts("new")[0].source != gone
+        assert not Path(gone).exists()
+
+
+def test_a_parent_whose_tree_is_gone_is_data_loss(local: Local) -> None:
+    local.prepare("making")
+    local.commit("parent", "making")
+    local.view("view", "parent")
+    shutil.rmtree(local.mounts("view")[0].source)
 
     with pytest.raises(DataLoss, match="'parent'"):
-        native.prepare("child", "parent")
+        local.prepare("child", "parent")
     with pytest.raises(FailedPrecondition):
-        native.remove("parent")
-    native.remove("view")
-    native.remove("parent")
+        local.remove("parent")
+    local.remove("view")
+    local.remove("parent")

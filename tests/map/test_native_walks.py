@@ -1,7 +1,8 @@
 """Walks see what is there while it changes, and of many threads that race one wins.
 
 Method: containerd's walk tests restated, walks with changes inside them, and threads that
-start together. Each test runs over the snapshotter in memory and the copying one.
+start together. Each test runs over the snapshotter in memory,
+the copying one, and the overlay one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,52 @@
+"""The snapshotters that keep trees in a directory, so that a test can run over each of them.
+
+    @pytest.fixture(params=KINDS)
+    def kind(request, tmp_path): return local_kind(request.param, tmp_path)
+
+Whatever the kind, `seen` shows the tree of a snapshot: where it is a bind by its source, else
+by a mount, which skips the test where none can be made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from blobmap.contracts import Snapshotter
+from blobmap.local import NativeSnapshotter, OverlaySnapshotter, mounted
+
+KINDS = {"native": NativeSnapshotter, "overlay": OverlaySnapshotter}
+Local = NativeSnapshotter | OverlaySnapshotter
+LocalKind = type[NativeSnapshotter] | type[OverlaySnapshotter]
+
+
+def require_overlays(place: Path) -> None:
+    """Skip the test unless overlays can be mounted there; in CI root must be able to.
+
+    What the machine forbids even root, as a container does, skips the test there, too.
+    """
+    reason = OverlaySnapshotter.obstacle(place)
+    if reason is None:
+        return
+    debian = Path("/etc/debian_version").exists()
+    if "CI" in os.environ and os.geteuid() == 0 and debian and "cannot mount" not in reason:
+        pytest.fail(f"CI must be able to mount overlays: {reason}")
+    pytest.skip(f"no overlay can be mounted here: {reason}")
+
+
+def kind_of(name: str, place: Path) -> LocalKind:
+    """Return the class of that name; skip the test where its trees cannot be seen."""
+    if name == "overlay":
+        require_overlays(place)
+    return KINDS[name]
+
+
+@contextmanager
+def seen(snapshotter: Snapshotter, key: str) -> Iterator[Path]:
+    """Have the tree of an active snapshot or a view in a directory."""
+    with mounted(snapshotter.mounts(key)) as path:
+        yield Path(path)
