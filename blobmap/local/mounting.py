@@ -1,16 +1,19 @@
 """Mounts made visible: the directory in which a snapshot's tree can be read or changed.
 
-`mounted` gives a directory that has a path, for as long as a with-block lasts; `held` gives
-one that no other process meets, and that goes even if this process is killed. A bind needs
-no mount for that: its source is the tree. An overlay is mounted, with mount(2), in a new
-directory that only this user may enter.
+A bind needs no mount for that: its source is the tree. An overlay is mounted, with mount(2):
+
+* `mounted` does so in a new directory that only this user may enter, for as long as a
+  with-block lasts. A process that is killed meanwhile leaves it there.
+* `held` does so where only one thread sees it, in a mount namespace of its own that ends with
+  that thread. What keeps the mount is an open descriptor, so the kernel unmounts it when that
+  is closed, and also when the process is killed, at whatever moment.
 
 mount(2) takes one page of options. So the paths of an overlay are made relative to the
 directory they have in common, and the call is made from there, in a thread that has a working
 directory of its own: no other thread sees it change, and hundreds of parents fit.
 
 Source: containerd shortens the paths likewise (core/mount), in a child process; mount(2),
-umount(2), unshare(2).
+umount(2), unshare(2), mount_namespaces(7).
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 from blobmap.errors import DataLoss, FailedPrecondition, NotImplementedHere
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from blobmap.contracts import Mount
 
@@ -38,6 +41,8 @@ _FLAGS: Final = {"rw": 0, "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
 _DETACH: Final = 2
 _NO_FOLLOW: Final = 8
 _CLONE_FS: Final = 0x200
+_CLONE_NEWNS: Final = 0x20000
+_PRIVATE_BELOW: Final = 0x4000 | 0x40000
 
 _DIRECTORIES: Final = ("lowerdir", "upperdir", "workdir")
 _NOT_ALLOWED: Final = {errno.EPERM, errno.EACCES, errno.ENODEV}
@@ -66,22 +71,13 @@ def mounted(mounts: Sequence[Mount], *, read_only: bool = False) -> Iterator[str
 
     Cost: of an overlay, a mount, a directory, and a thread.
     """
-    if len(mounts) != 1 or mounts[0].type not in {"bind", "overlay"}:
-        types = ", ".join(mount.type for mount in mounts)
-        raise NotImplementedHere(
-            f"one bind or overlay can be shown, not: {types}; mount them yourself"
-        )
-    (mount,) = mounts
+    mount = _only(mounts)
     if mount.type == "bind":
         yield mount.source
         return
-    if sys.platform != "linux":
-        raise NotImplementedHere("overlays are mounted on Linux only; use binds here")
     target = tempfile.mkdtemp(prefix="blobmap-")
     try:
-        # The executor's end waits for the call, also when an interrupt comes.
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(_mount, mount, target, read_only=read_only).result()
+        _in_a_thread(_mount, mount, target, read_only=read_only)
         yield target
     finally:
         _unmount(target)
@@ -92,23 +88,59 @@ def mounted(mounts: Sequence[Mount], *, read_only: bool = False) -> Iterator[str
 def held(mounts: Sequence[Mount]) -> Iterator[str]:
     """Have the tree that the mounts show in a directory of this process's own.
 
-    As `mounted`, but an overlay is out of everybody's sight within the block, and the kernel
-    unmounts it when the block or this process ends, however that ends. Its path is good for
-    this process only, and for what is opened below it, not for `realpath`.
+    As `mounted`, but nobody else sees an overlay, and the kernel unmounts it when the block
+    or this process ends, however that ends. Its path is good for this process only, and for
+    what is opened below it, not for `realpath`.
 
     Yields:
         The directory's path.
     """
-    with mounted(mounts) as path:
-        fd = os.open(path, _DIRECTORY)
+    mount = _only(mounts)
+    if mount.type == "bind":
+        yield mount.source
+        return
+    opened: list[int] = []
     try:
-        yield path if mounts[0].type == "bind" else f"/proc/self/fd/{fd}"
+        _in_a_thread(_open, mount, opened)
+        yield f"/proc/self/fd/{opened[0]}"
     finally:
-        os.close(fd)
+        for fd in opened:
+            os.close(fd)
 
 
-def _mount(mount: Mount, target: str, *, read_only: bool) -> None:
-    """Mount an overlay, in a thread that ends with it."""
+def _only(mounts: Sequence[Mount]) -> Mount:
+    if len(mounts) != 1 or mounts[0].type not in {"bind", "overlay"}:
+        types = ", ".join(mount.type for mount in mounts)
+        raise NotImplementedHere(
+            f"one bind or overlay can be shown, not: {types}; mount them yourself"
+        )
+    if mounts[0].type == "overlay" and sys.platform != "linux":
+        raise NotImplementedHere("overlays are mounted on Linux only; use binds here")
+    return mounts[0]
+
+
+def _in_a_thread(call: Callable[..., None], *args: object, **kwargs: object) -> None:
+    """Make a call that changes what its thread sees, in a thread that ends with it."""
+    with ThreadPoolExecutor(1) as thread:
+        # The end of the block waits for the call, also when an interrupt comes.
+        thread.submit(call, *args, **kwargs).result()
+
+
+def _open(mount: Mount, opened: list[int]) -> None:
+    """Mount an overlay in a namespace of this thread's own, and open it."""
+    libc = _libc()
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        raise _refused("unshare", ctypes.get_errno())
+    # Else what is mounted here would be in the namespace that this one was copied from, too.
+    if libc.mount(None, b"/", None, _PRIVATE_BELOW, None) != 0:
+        raise _refused("mount", ctypes.get_errno())
+    target = tempfile.gettempdir()
+    _mount(mount, target)
+    opened.append(os.open(target, _DIRECTORY))
+
+
+def _mount(mount: Mount, target: str, *, read_only: bool = False) -> None:
+    """Mount an overlay; the thread's working directory is another afterwards."""
     flags = _FLAGS["ro"] if read_only else 0
     options = []
     for option in mount.options:

@@ -36,7 +36,7 @@ from blobmap.errors import BlobMapError, InvalidArgument
 from blobmap.local import tree
 from blobmap.clock import Clock, utc_now
 from blobmap.local.durable import resolved, sync_directory
-from blobmap.local.mounting import mounted
+from blobmap.local.mounting import held
 from blobmap.local.snapshotter import LocalSnapshotter
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _try(directory: Path) -> str | None:
     for path in (lower, upper, work, lower / "replaced"):
         path.mkdir()
     (lower / "removed").touch()
-    with mounted([_overlay(_usual_options(), [str(lower)], upper, work)]) as root:
+    with held([_overlay(_usual_options(), [str(lower)], upper, work)]) as root:
         Path(root, "removed").unlink()
         Path(root, "replaced").rmdir()
         Path(root, "replaced").mkdir()

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from support import basis as snapshots
 from support.fakes import FakeContentStore, FakeSnapshotter, counting_clock
-from support.local_kinds import KINDS
+from support.importing import checked
+from support.local_kinds import KINDS, kind_of
 
+from blobmap import BlobSnapshotter
 from blobmap.contracts import ContentStore, Snapshotter
 from blobmap.local import LocalContent, durable
 
@@ -44,6 +46,14 @@ def basis(empty: Snapshotter) -> Snapshotter:
     """A snapshotter with the snapshots of `support.basis`."""
     snapshots.build(empty)
     return empty
+
+
+@pytest.fixture(params=KINDS)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobSnapshotter]:
+    """What images are imported into, with nothing in it; checked at the end."""
+    kind_of(request.param, tmp_path)
+    with checked(tmp_path / "root", request.param) as target:
+        yield target
 
 
 @pytest.fixture

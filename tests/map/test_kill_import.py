@@ -4,7 +4,8 @@ Method: one import is left alone, to learn how long it takes and what state it l
 imports are killed (SIGKILL, to the process that runs the real command) at random moments.
 After each kill, what is mapped must exist; then `blobmap reconcile` must find all well, and a
 second import must leave the very same state: images, snapshots, mappings, blobs, trees, and
-no file beside them. BLOBMAP_KILL_COUNT says how many moments; BLOBMAP_KILL_SEED which.
+no file beside them. So it is with either snapshotter; with overlays, no mount may be left
+either. BLOBMAP_KILL_COUNT says how many moments; BLOBMAP_KILL_SEED which.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from support.images import LayoutBuilder, directory, link, member, read_tree, symlink, tar
+from support.local_kinds import kind_of, seen
 
 import blobmap
 from blobmap import BlobSnapshotter, Kind
@@ -69,15 +71,15 @@ def state(root: Path) -> dict[str, object]:
             "ingests": target.content.list_statuses(),
         }
         for name, (_, snapshots) in images.items():
-            (mount,) = target.view("look", snapshots[-1])
+            target.view("look", snapshots[-1])
+            with seen(target, "look") as tree:
+                facts = read_tree(tree)
             # An empty snapshot's root has whatever time it was made at.
-            tree = {
-                path: facts for path, facts in read_tree(mount.source).items() if path != "."
-            }
-            found[f"tree of {name}"] = tree
+            del facts["."]
+            found[f"tree of {name}"] = facts
             target.remove("look")
     # The stores of records ("map", "meta") have the files that their history gave them.
-    folders = [root / "content/blobs", root / "content/ingest", root / "native/snapshots"]
+    folders = [root / "content/blobs", root / "content/ingest", *root.glob("*/snapshots")]
     found["files"] = {str(f.relative_to(root)): len(list(f.rglob("*"))) for f in folders}
     return found
 
@@ -96,24 +98,41 @@ def assert_what_is_mapped_exists(target: BlobSnapshotter) -> None:
     assert {info.digest for info in target.content.walk()} == held
 
 
-@pytest.mark.parametrize("how", ["directory", "gzip"])
-def test_kill_at_random_moments(tmp_path: Path, how: str) -> None:
+def mounts(place: Path) -> list[str]:
+    """Return the mounts that were made there."""
+    table = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return [line for line in table if str(place) in line]
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"), [("native", "directory"), ("native", "gzip"), ("overlay", "directory")]
+)
+def test_kill_at_random_moments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, how: str
+) -> None:
+    kind_of(kind, tmp_path)
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
     layout = make_layout(tmp_path / "layout", how)
+    import_ = "import", "--snapshotter", kind, layout
     started = time.monotonic()
-    run(tmp_path / "alone", "import", layout)
+    run(tmp_path / "alone", *import_)
     duration = time.monotonic() - started
     expected = state(tmp_path / "alone")
     started = time.monotonic()
     run(tmp_path / "alone", "images")
     startup = time.monotonic() - started
-    rng = random.Random(f"{SEED} {how}")
+    rng = random.Random(f"{SEED} {how}" if kind == "native" else f"{SEED} {how} {kind}")
     killed = 0
 
-    for number in range(COUNT):
+    # An overlay is applied in the very same steps, so half as many kills will do.
+    count = COUNT if kind == "native" else (COUNT + 1) // 2
+    for number in range(count):
         root = tmp_path / "killed"
         moment = rng.uniform(startup * 0.7, duration)
         process = subprocess.Popen(
-            command(root, "import", layout),
+            command(root, *import_),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -126,9 +145,12 @@ def test_kill_at_random_moments(tmp_path: Path, how: str) -> None:
             with blobmap.open(root) as target:
                 assert_what_is_mapped_exists(target)
             run(root, "reconcile")
-        run(root, "import", layout)
+        run(root, *import_)
+        assert mounts(place) == [], where
         assert state(root) == expected, where
         shutil.rmtree(root)
 
-    print(f"\n{how}: {COUNT} moments, {killed} kills before the end, of {duration:.2f} s")
-    assert killed > COUNT // 3
+    print(
+        f"\n{kind}, {how}: {COUNT} moments, {killed} kills before the end, of {duration:.2f} s"
+    )
+    assert killed > count // 3

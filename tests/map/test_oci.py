@@ -1,13 +1,13 @@
 """A layout comes in whole: blobs, snapshots, mappings, images; or it leaves nothing behind.
 
-Method: layouts made in memory are imported into the embedded default; the state afterwards
-is read back through the public interface and checked against what the layout holds.
+Method: layouts made in memory are imported into the embedded default, of either kind; the
+state afterwards is read back through the public interface and checked against what the layout
+holds.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ from support.importing import (
     SECOND,
     THIRD,
     assert_empty,
-    checked,
     content,
     names,
     snapshots,
@@ -28,12 +27,6 @@ import blobmap
 from blobmap import BlobSnapshotter, DataLoss, InvalidArgument
 from blobmap._oci.manifest import chain_ids
 from blobmap.oci import Progress, Stage, import_layout
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[BlobSnapshotter]:
-    with checked(tmp_path / "root") as target:
-        yield target
 
 
 @pytest.mark.parametrize("how", ["directory", "tar", "gzip", "zstd"])

@@ -5,7 +5,6 @@ Method: layouts of several images, or of one for several platforms, on a pretend
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,12 @@ from support.importing import (
     BASE,
     SECOND,
     THIRD,
-    checked,
 )
 
 from blobmap import BlobSnapshotter, InvalidArgument, NotFound
 from blobmap._oci import platforms
 from blobmap._oci.platforms import Platform
 from blobmap.oci import import_layout
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[BlobSnapshotter]:
-    with checked(tmp_path / "root") as target:
-        yield target
 
 
 def test_names_choose_images_and_a_nameless_one_is_called_by_its_digest(

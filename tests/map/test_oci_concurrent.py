@@ -6,7 +6,6 @@ Method: threads that import and remove the same images; ingests left half-way on
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from support.importing import (
     SECOND,
     THIRD,
     assert_empty,
-    checked,
     content,
     snapshots,
 )
@@ -29,12 +27,6 @@ from blobmap._oci import ingest as ingest_module
 from blobmap.contracts import Image
 from blobmap.errors import FailedPrecondition, Unavailable
 from blobmap.oci import Progress, Stage, import_layout
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[BlobSnapshotter]:
-    with checked(tmp_path / "root") as target:
-        yield target
 
 
 @pytest.mark.slow

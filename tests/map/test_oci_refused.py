@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from support.images import LayoutBuilder, digest_of, layout, member, symlink, ta
 from support.importing import (
     BASE,
     assert_empty,
-    checked,
     content,
     snapshots,
 )
@@ -28,12 +26,6 @@ from blobmap import BlobSnapshotter, DataLoss, InvalidArgument, NotFound
 from blobmap._oci import layout as layouts
 from blobmap._oci.manifest import Descriptor
 from blobmap.oci import import_layout
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[BlobSnapshotter]:
-    with checked(tmp_path / "root") as target:
-        yield target
 
 
 def test_a_refused_layer_leaves_nothing_behind(target: BlobSnapshotter, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from support import images
 from support.images import directory, member, symlink, tar
+from support.local_kinds import seen
 
 import blobmap
 from blobmap import BlobSnapshotter
@@ -18,9 +19,9 @@ THIRD = tar(member("c", b"c"))
 
 
 @contextmanager
-def checked(root: Path) -> Iterator[BlobSnapshotter]:
+def checked(root: Path, snapshotter: str | None = None) -> Iterator[BlobSnapshotter]:
     """Open the embedded default; at the end nothing in it may need repair or be unknown."""
-    with blobmap.open(root) as target:
+    with blobmap.open(root, snapshotter=snapshotter) as target:
         yield target
         report = target.reconcile(dry_run=True)
         assert report.ok, str(report)
@@ -36,9 +37,10 @@ def snapshots(target: BlobSnapshotter) -> set[str]:
 
 
 def names(target: BlobSnapshotter, snapshot: str) -> set[str]:
-    mounts = target.view("look", snapshot)
+    target.view("look", snapshot)
     try:
-        return set(images.read_tree(mounts[0].source)) - {"."}
+        with seen(target, "look") as root:
+            return set(images.read_tree(root)) - {"."}
     finally:
         target.remove("look")
 
