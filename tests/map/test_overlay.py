@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import volumes
-from support.local_kinds import require_overlays, seen
+from support import machine, volumes
+from support.local_kinds import can_mount, require_overlays, seen
 from support.trees import without_times
 
 from blobmap.contracts import Kind, Mount, Usage
@@ -123,6 +123,15 @@ def test_options_are_those_that_the_kernel_has_and_the_user_needs(
     for name in ("lowerdir", "upperdir", "workdir"):
         del options[name]
     assert options == expected
+
+
+def test_the_check_says_what_mount_says(tmp_path: Path) -> None:
+    machine.require_mounts()
+    (tmp_path / "probe").mkdir()
+
+    reason = OverlaySnapshotter.obstacle(tmp_path / "probe" / "not" / "yet")
+    assert (reason is None) == can_mount(tmp_path)
+    assert list((tmp_path / "probe").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b"])
