@@ -2,7 +2,8 @@
 
 Each is set on the file itself, by descriptor where it can be opened and else by its name in
 an open directory, and never through a symlink. What the caller's privileges or the file
-system do not allow is left out and counted; any other failure is an error.
+system do not allow is left out and counted; any other failure is an error. Left out likewise is
+what overlayfs would take for its own marks: no layer tells the kernel what to hide.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tarfile import TarInfo
 
 _XATTR_PREFIX: Final = "SCHILY.xattr."
+# What overlayfs writes itself, and believes wherever it finds it.
+_OVERLAY_MARKS: Final = ("trusted.overlay.", "user.overlay.")
 _ID_MAX: Final = 2**32 - 2
 _TIME_TEXT: Final = re.compile(r"-?\d{1,12}(\.\d{0,32})?")
 _NS: Final = 10**9
@@ -123,6 +126,9 @@ class Attributes:
             attribute = key.removeprefix(_XATTR_PREFIX)
             if "\0" in attribute:
                 raise InvalidArgument("an extended attribute's name holds a NUL")
+            if attribute.startswith(_OVERLAY_MARKS):
+                self.left_out["mark of overlayfs"] += 1
+                continue
             if sys.platform != "linux":
                 self.left_out["extended attribute"] += 1
                 continue

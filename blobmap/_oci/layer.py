@@ -14,7 +14,8 @@ entry for a directory keeps a directory that is there, with what is in it, and r
 anything else, a symlink included.
 
 What the caller's privileges or the file system do not allow (owners, devices, extended
-attributes) is left out and counted, never silently and never fatally.
+attributes) is left out and counted, never silently and never fatally. So is what the kernel
+alone may write: a character device 0:0, which is its whiteout, and overlayfs's attributes.
 
 Source: the OCI image specification, layer.md; containerd's archive.Apply for the order of
 things, umoci for giving directories their times back.
@@ -276,6 +277,10 @@ class _Application:
                     f"no device is numbered {member.devmajor}:{member.devminor}"
                 )
             device = os.makedev(member.devmajor, member.devminor)
+            if device == 0 and kind == stat.S_IFCHR:
+                self._tree.remove(path)
+                self.left_out[name] += 1
+                return
         try:
             self._tree.make_node(path, kind | 0o600, device)
         except OSError as error:

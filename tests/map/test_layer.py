@@ -344,3 +344,22 @@ def test_a_sparse_file_has_its_holes(tmp_path: Path, version: str) -> None:
 def test_a_type_without_a_meaning_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"layer: member 'v': its type b'V'"):
         apply(tmp_path, member("v", type=b"V"))
+
+
+def test_what_overlayfs_would_take_for_its_own_is_left_out(tmp_path: Path) -> None:
+    marks = {
+        "SCHILY.xattr.trusted.overlay.redirect": "/elsewhere",
+        "SCHILY.xattr.user.overlay.opaque": "y",
+        "SCHILY.xattr.user.mine": "kept",
+    }
+    (tmp_path / "hidden").write_text("below")
+    applied = apply(
+        tmp_path,
+        directory("d", pax_headers=marks),
+        member("hidden", type=tarfile.CHRTYPE, devmajor=0, devminor=0),
+    )
+
+    assert applied.left_out["mark of overlayfs"] == 2
+    assert applied.left_out["device"] == 1
+    assert not (tmp_path / "hidden").exists()
+    assert not any("overlay" in name for name in os.listxattr(tmp_path / "d"))
