@@ -134,9 +134,18 @@ def _open(mount: Mount, opened: list[int]) -> None:
     # Else what is mounted here would be in the namespace that this one was copied from, too.
     if libc.mount(None, b"/", None, _PRIVATE_BELOW, None) != 0:
         raise _refused("mount", ctypes.get_errno())
-    target = tempfile.gettempdir()
+    # One of its own directories is the place, so that nothing else could ever be hidden.
+    target = _top_directory(mount)
     _mount(mount, target)
     opened.append(os.open(target, _DIRECTORY))
+
+
+def _top_directory(mount: Mount) -> str:
+    named = dict(option.partition("=")[::2] for option in mount.options)
+    top: str = named.get("upperdir") or named.get("lowerdir", "").split(":")[0]
+    if not Path(top).is_dir():
+        raise DataLoss(f"{top or mount}: gone; the snapshot cannot be shown")
+    return top
 
 
 def _mount(mount: Mount, target: str, *, read_only: bool = False) -> None:

@@ -35,9 +35,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def left(place: Path) -> list[str]:
-    """Return what is mounted there, and what else is there."""
+    """Return what is mounted in this test's own directory, and what is left in `place`."""
     table = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return [line for line in table if str(place) in line] + list(map(str, place.iterdir()))
+    mounts = [line for line in table if str(place.parent) in line]
+    return mounts + list(map(str, place.iterdir()))
 
 
 @pytest.fixture
@@ -158,7 +159,11 @@ def test_a_directory_that_is_gone_is_data_loss(
 ) -> None:
     (tmp_path / "lower" / "file").unlink()
     (tmp_path / "lower").rmdir()
-    with pytest.raises(DataLoss, match=f"{tmp_path / 'lower'}: gone"), mounted([overlay]):
+    for show in (mounted, held):
+        with pytest.raises(DataLoss, match=f"{tmp_path / 'lower'}: gone"), show([overlay]):
+            pass
+    (tmp_path / "upper").rmdir()
+    with pytest.raises(DataLoss, match=f"{tmp_path / 'upper'}: gone"), held([overlay]):
         pass
 
     assert left(place) == []
