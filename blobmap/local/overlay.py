@@ -13,6 +13,9 @@ The mount's paths are absolute, as containerd's are. The kernel takes one page o
 sixty parents where the root has a long name: who has more makes them relative to the
 directory they have in common, as `mounting` does, and comes to some five hundred.
 
+As with any overlay, a rename of a parent's directory fails with EXDEV, upon which mv(1) copies
+it; and a parent's file parts from its other names when one of them is changed or linked anew.
+
 A tree is measured alone: it holds what its snapshot changed, and the parents hold the rest.
 Whiteouts count as what they are, inodes; the kernel may give all of a tree one inode.
 

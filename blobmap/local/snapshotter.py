@@ -361,16 +361,13 @@ class LocalSnapshotter:
 
     def _trim(self, snapshot: Snapshot) -> None:
         """Remove what the snapshot needed until it was committed, unless it goes itself."""
+        path = self._path(snapshot)
         try:
-            if not self._trees.leftovers(self._path(snapshot)):
-                return
-            with self._locks.hold(locks.snapshot(snapshot.info.name)):
-                with self._records.view() as txn:
-                    snapshots.require_same(txn, snapshot)
-                path = self._path(snapshot)
-                self._forest.prune(snapshot.id, self._trees.leftovers(path))
-        except (NotFound, FailedPrecondition, OSError) as error:
-            # It was removed meanwhile, or all was closed. What is left is found by `cleanup`.
+            if self._trees.leftovers(path):
+                with self._locks.hold(locks.snapshot(snapshot.info.name)):
+                    self._forest.prune(snapshot.id, self._trees.leftovers(path))
+        except OSError as error:
+            # It was removed meanwhile, and no other tree ever has its path.
             _LOG.debug("snapshot %r was not trimmed: %s", snapshot.info.name, error)
 
     def _ids(self) -> set[int]:
