@@ -21,6 +21,7 @@ from support import machine, volumes
 from support.local_kinds import can_mount, require_overlays, seen
 from support.trees import without_times
 
+import blobkv
 from blobmap.contracts import Kind, Mount, Usage
 from blobmap.errors import FailedPrecondition, InvalidArgument
 from blobmap.local import NativeSnapshotter, OverlaySnapshotter
@@ -152,6 +153,18 @@ def test_no_other_snapshotter_reads_its_trees(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="its trees are native, not overlay"):
         OverlaySnapshotter(tmp_path / "native")
     OverlaySnapshotter(tmp_path / "overlay").close()
+
+
+def test_trees_from_before_they_were_marked_are_native(tmp_path: Path) -> None:
+    with NativeSnapshotter(tmp_path) as snapshotter:
+        snapshotter.prepare("active")
+    with blobkv.open(tmp_path / "meta") as store, store.update() as txn:
+        del txn[blobkv.pack("trees")]
+
+    with pytest.raises(FailedPrecondition, match="its trees are native, not overlay"):
+        OverlaySnapshotter(tmp_path)
+    with NativeSnapshotter(tmp_path) as snapshotter:
+        assert snapshotter.stat("active").kind is Kind.ACTIVE
 
 
 def test_a_commit_leaves_nothing_but_the_tree(
