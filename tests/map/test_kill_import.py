@@ -107,13 +107,8 @@ def mounts(place: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("kind", "how"), [("native", "directory"), ("native", "gzip"), ("overlay", "directory")]
 )
-def test_kill_at_random_moments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, how: str
-) -> None:
+def test_kill_at_random_moments(tmp_path: Path, kind: str, how: str) -> None:
     kind_of(kind, tmp_path)
-    place = tmp_path / "place"
-    place.mkdir()
-    monkeypatch.setenv("TMPDIR", str(place))
     layout = make_layout(tmp_path / "layout", how)
     import_ = "import", "--snapshotter", kind, layout
     started = time.monotonic()
@@ -146,11 +141,11 @@ def test_kill_at_random_moments(
                 assert_what_is_mapped_exists(target)
             run(root, "reconcile")
         run(root, *import_)
-        assert mounts(place) == [], where
+        assert mounts(tmp_path) == [], where
         assert state(root) == expected, where
         shutil.rmtree(root)
 
     print(
-        f"\n{kind}, {how}: {COUNT} moments, {killed} kills before the end, of {duration:.2f} s"
+        f"\n{kind}, {how}: {count} moments, {killed} kills before the end, of {duration:.2f} s"
     )
     assert killed > count // 3
