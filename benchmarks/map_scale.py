@@ -2,10 +2,10 @@
 
     python benchmarks/map_scale.py --root DIRECTORY [--counts 10000 100000 1000000] [--json]
 
-Ten snapshots share each blob, and one blob, "popular", is shared by as many as there are others.
-The snapshotter and the content store under the map are two functions of a number, which take no
-time and no memory, so that what is measured is the map. It is filled through the map's own rows,
-a thousand a commit; the calls that are timed are the public ones, each durable, on a sample of
+Half of all snapshots share one blob, and ten of the others each of the rest. The snapshotter
+and the content store under the map are functions of a number, which take little time and no
+memory, so that what is measured is the map. It is filled through the map's own rows, a
+thousand a commit; the calls that are timed are the public ones, each durable, on a sample of
 names drawn at random. Each count is measured in a process of its own, for its memory.
 """
 
@@ -19,18 +19,21 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from blobmap import LAYER, Blob, BlobSnapshotter, ContentInfo, Info, Kind, Reference, Usage
 from blobmap._map import edges, schema
 from blobmap._map.schema import Edge, Scope
 from blobmap.errors import NotFound
 from blobmap.refs import Refs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SHARED_BY = 10
 SAMPLE_COUNT = 300
@@ -59,22 +62,26 @@ class Numbers:
         self._removed: set[str] = set()
 
     def stat(self, key: str) -> Info:
+        """Return it, whatever its number."""
         if key in self._removed or not key.startswith("layer "):
             raise NotFound(key)
         return Info(key, "", Kind.COMMITTED, {}, CREATED, CREATED)
 
     def walk(self, *_: str) -> Iterator[Info]:
+        """Yield all of them."""
         names = (name_of(number) for number in range(self._count))
         return (self.stat(name) for name in names if name not in self._removed)
 
     def usage(self, _: str) -> Usage:
+        """Return nothing."""
         return Usage(0, 0)
 
     def remove(self, key: str) -> None:
+        """Remember that it is gone."""
         self._removed.add(key)
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
     def _not_asked(self, *_: object, **__: object) -> None:
         raise NotImplementedError
@@ -90,12 +97,15 @@ class Blobs:
         self._deleted: set[str] = set()
 
     def info(self, digest: str) -> ContentInfo:
+        """Return that it is there."""
         return ContentInfo(digest, 1000)
 
     def walk(self, *_: str) -> Iterator[ContentInfo]:
+        """Yield all of them."""
         return (self.info(each) for each in self._digests if each not in self._deleted)
 
     def delete(self, digest: str) -> None:
+        """Remember that it is gone."""
         self._deleted.add(digest)
 
 
@@ -107,9 +117,7 @@ def filled(root: Path, count: int) -> float:
         with refs.update("filled") as change:
             table = change.txn.bucket(schema.EDGE)
             for number in range(first, min(first + COMMIT_COUNT, count)):
-                holder = schema.Holder(
-                    schema.BY_SNAPSHOT, refs.scope, name_of(number), LAYER
-                )
+                holder = schema.Holder(schema.BY_SNAPSHOT, refs.scope, name_of(number), LAYER)
                 digest = digest_of(number)
                 edges.link(change, holder, digest, size=1000)
                 edge = Edge(Reference(LAYER, Blob(digest, 1000)), CREATED.isoformat())
@@ -171,9 +179,8 @@ def measure(root: Path, count: int) -> dict[str, float]:
 def shown(name: str, value: float) -> str:
     if "MiB" in name or "bytes" in name:
         return f"{value:,.0f}"
-    unit, factor = next(
-        (unit, factor) for unit, factor in (("s", 1), ("ms", 1e3), ("us", 1e6)) if value * factor >= 1
-    )
+    units = (("s", 1), ("ms", 1e3), ("us", 1e6))
+    unit, factor = next((unit, factor) for unit, factor in units if value * factor >= 1)
     return f"{value * factor:.3g} {unit}"
 
 

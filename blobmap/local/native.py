@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from blobmap.clock import Clock, utc_now
 from blobmap.contracts import Kind, Mount
 from blobmap.local import tree
-from blobmap.clock import Clock, utc_now
 from blobmap.local.durable import sync_directory, sync_tree
 from blobmap.local.snapshotter import LocalSnapshotter
 

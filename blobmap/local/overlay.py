@@ -34,10 +34,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from blobmap.clock import Clock, utc_now
 from blobmap.contracts import Kind, Mount
 from blobmap.errors import BlobMapError, InvalidArgument
 from blobmap.local import tree
-from blobmap.clock import Clock, utc_now
 from blobmap.local.durable import resolved, sync_directory
 from blobmap.local.mounting import held
 from blobmap.local.snapshotter import LocalSnapshotter

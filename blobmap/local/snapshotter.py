@@ -21,12 +21,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from blobmap import filters as filter_language
+from blobmap import labels as label_rules
 from blobmap import locks
+from blobmap.clock import Clock, Ticker, utc_now
 from blobmap.contracts import Info, Kind, Mount, Usage
 from blobmap.errors import BlobMapError, DataLoss, FailedPrecondition, InvalidArgument, NotFound
-from blobmap import labels as label_rules
 from blobmap.local import snapshots
-from blobmap.clock import Clock, Ticker, utc_now
 from blobmap.local.durable import make_directory, resolved, sync_tree
 from blobmap.local.forest import Forest
 from blobmap.local.records import Records

@@ -1,7 +1,7 @@
 """Blobs are deleted behind their last holder's back, and what fails is tried again.
 
-Method: a map with its threads over fakes whose `delete` fails or hangs as it is told; who waits,
-waits for an event of the fake, and no time is looked at.
+Method: a map with its threads over fakes whose `delete` fails or hangs as it is told; who
+waits, waits for an event of the fake, and no time is looked at.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from threading import Event
 import pytest
 from support.map_model import BLOBS, DATA, MapWorld
 
-from blobmap._map import background as background_module
 from blobkv import LockedError
+from blobmap._map import background as background_module
 from blobmap.contracts import Policy
 from blobmap.deadlines import deadline
 from blobmap.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable

@@ -14,11 +14,11 @@ import pytest
 from support.map_model import BLOBS, DATA, MapWorld, image_of, map_world
 
 import blobmap
+from blobkv.testing import SimulatedDisk
 from blobmap import EventKind, Policy, Retention
 from blobmap._map.schema import EVENT, Scope
 from blobmap.errors import DataLoss, OutOfRange
 from blobmap.refs import Refs
-from blobkv.testing import SimulatedDisk
 
 X, Y, Z = BLOBS[:3]
 LINK, UNLINK, DELETE = EventKind

@@ -70,7 +70,7 @@ BLOBMAP = (
     ("blob_map",),
     ("snapshotter",),
     ("verification",),
-    ("local.durable", "local.records", "local.tree"),
+    ("local.durable", "local.mounting", "local.records", "local.tree"),
     (
         "local.forest",
         "local.ingest",
@@ -79,6 +79,8 @@ BLOBMAP = (
         "local.content",
         "local.snapshotter",
         "local.native",
+        "local.overlay",
+        "local.choice",
         "local",
     ),
     ("_oci", "_oci.compression", "_oci.archive", "_oci.attributes", "_oci.tree", "_oci.layer"),
