@@ -13,25 +13,19 @@ from __future__ import annotations
 
 import functools
 import logging
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
 
 import click
 
-import blobmap
-from blobkv import BlobKVError, LockedError
 from blobmap import filters as filter_language
 from blobmap import listings, oci, short_names, verification
-from blobmap.errors import BlobMapError, FailedPrecondition, InvalidArgument, NotFound
+from blobmap.calls import bar, cli, command, said
+from blobmap.errors import FailedPrecondition, InvalidArgument
 from blobmap.local.choice import AUTO, SNAPSHOTTERS
 from blobmap.output import (
-    Column,
     complete_streams,
     printable,
-    progress_bar,
-    show,
     show_json,
     show_text,
     with_printable_findings,
@@ -39,20 +33,13 @@ from blobmap.output import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from blobmap import BlobSnapshotter
+    from blobmap.calls import Call
     from blobmap.output import Record
 
 INTERRUPTED: Final = 130
 
 # The options that all commands share, which click takes before the command's name only.
 _SHARED: Final = frozenset({"--root", "--wait"})
-
-_WAIT_SECONDS: Final = 5.0
-
-# What stands in every root from the first open on; something else may be there as well.
-_PARTS: Final = ("content", *SNAPSHOTTERS, "map")
 
 
 def run() -> int:
@@ -74,115 +61,8 @@ def run() -> int:
         return INTERRUPTED
     except OSError as error:
         # Only what click prints itself, such as help, is printed out here.
-        return _fail(_said(error), 1)
+        return _fail(said(error), 1)
     return status if isinstance(status, int) else 0
-
-
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True
-)
-@click.option(
-    "--root",
-    envvar="BLOBMAP_ROOT",
-    show_envvar=True,
-    metavar="DIR",
-    help="Where everything is kept.",
-)
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=0),
-    default=_WAIT_SECONDS,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for another who is using DIR.",
-)
-@click.version_option(package_name="blobkv")
-@click.pass_context
-def cli(context: click.Context, root: str | None, wait: float) -> None:
-    """Keep images as snapshots and blobs, and know what holds what.
-
-    \b
-    For example:
-      skopeo copy docker://debian:12 oci:debian:12
-      blobmap --root store import debian
-      blobmap --root store ls
-
-    Lists have a line of headings, and tabs between columns unless on a terminal; scripts
-    should use --json. Exit status: 0 done, 1 failed or something found, 2 a wrong call.
-    """  # noqa: D301  # Click takes the character, and keeps the lines as they are.
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help(), err=True)
-        context.exit(2)
-    context.obj = (root, wait)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What all commands share: where things are, how long to wait, and how to print."""
-
-    root: Path
-    wait: float
-    as_json: bool
-
-    @property
-    def is_root(self) -> bool:
-        """Whether something was imported here."""
-        return (self.root / "map").is_dir()
-
-    def open(self, *, create: bool = False, kind: str | None = None) -> BlobSnapshotter:
-        """Open what is under the root; make it only if asked to."""
-        if self.root.exists() and not self.root.is_dir():
-            raise InvalidArgument(f"{self.root}: not a directory; give another --root")
-        if create:
-            self._refuse_foreign()
-        elif not self.is_root:
-            raise NotFound(
-                f"{self.root}: nothing was imported here; see: blobmap import --help"
-            )
-        try:
-            return blobmap.open(self.root, lock_timeout=self.wait, snapshotter=kind)
-        except LockedError as error:
-            holder = "another process" if error.pid is None else f"process {error.pid}"
-            raise click.ClickException(
-                f"{self.root}: {holder} is using it, still after {self.wait:g} s; "
-                "try again later, or wait longer with --wait SECONDS"
-            ) from error
-
-    def show(self, records: Iterable[Record], columns: tuple[Column, ...]) -> None:
-        """Print records."""
-        show(records, columns, as_json=self.as_json)
-
-    def _refuse_foreign(self) -> None:
-        """Refuse to make a root of a directory in which there are other things."""
-        if not self.root.is_dir() or any((self.root / part).is_dir() for part in _PARTS):
-            return
-        # A file system of one's own has a directory for what a check of it finds.
-        if any(child.name != "lost+found" for child in self.root.iterdir()):
-            raise FailedPrecondition(
-                f"{self.root}: not empty, and nothing was imported here; "
-                "give an empty or a new directory as --root"
-            )
-
-
-def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a command of a function that takes a `Call` and its own parameters."""
-
-    def decorate(function: Callable[..., None]) -> click.Command:
-        @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-        @functools.wraps(function)
-        @click.pass_context
-        def run_command(context: click.Context, /, *, as_json: bool, **own: Any) -> None:
-            root, wait = context.obj
-            if not root:
-                raise click.UsageError("Say where with --root DIR or BLOBMAP_ROOT.", context)
-            if "" in own.values():
-                raise click.UsageError("A name is empty.", context)
-            with _failures():
-                function(Call(Path(root), wait, as_json), **own)
-
-        return cli.command(name=name)(run_command)
-
-    return decorate
 
 
 @command("import")
@@ -204,7 +84,7 @@ def import_(call: Call, layout: str, ref: str | None, snapshotter: str | None) -
     """
     if not call.is_root:
         oci.probe_layout(layout, ref=ref)
-    with call.open(create=True, kind=snapshotter) as target, progress_bar() as show_progress:
+    with call.open(create=True, kind=snapshotter) as target, bar() as show_progress:
 
         def progress(event: oci.Progress) -> None:
             show_progress(event.stage.value, event.digest, event.done, event.total)
@@ -344,7 +224,7 @@ def verify(call: Call) -> None:
 
     Exit status 1 if one is damaged, or missing.
     """
-    with call.open() as target, progress_bar() as show_progress:
+    with call.open() as target, bar() as show_progress:
         progress = functools.partial(show_progress, "verify")
         result = verification.verify(target, progress=progress)
     if call.as_json:
@@ -360,22 +240,6 @@ class _Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(f"blobmap: warning: {printable(record.getMessage())}", err=True)
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turn what is raised on purpose, or by the disk, into one line and exit status 1."""
-    try:
-        yield
-    except (BlobMapError, BlobKVError) as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(_said(error)) from error
-
-
-def _said(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
 
 
 def _fail(message: str, status: int) -> int:

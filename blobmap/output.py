@@ -22,13 +22,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from blobmap import Explanation, Holding, Report
 
@@ -156,26 +154,6 @@ def _reader_may_leave() -> Iterator[None]:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[[str, str, int, int], None]]:
-    """Show a progress bar on standard error, if that is a terminal.
-
-    Yields what to call with what is done, the digest, its bytes done, and all its bytes.
-    """
-    if not sys.stderr.isatty():
-        yield lambda _what, _digest, _done, _total: None
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("open", total=None)
-
-        def update(what: str, digest: str, done: int, total: int) -> None:
-            about = f"{what} {shorten(digest)}"
-            bar.update(task, description=about, completed=done, total=total)
-
-        yield update
 
 
 def _json(record: Record) -> str:
