@@ -60,6 +60,7 @@ def cli(context: click.Context, root: str | None, wait: float) -> None:
       skopeo copy docker://debian:12 oci:debian:12
       blobmap --root store import debian
       blobmap --root store ls
+      blobmap --root store export debian -o debian.tar
 
     Lists have a line of headings, and tabs between columns unless on a terminal; scripts
     should use --json. Exit status: 0 done, 1 failed or something found, 2 a wrong call.

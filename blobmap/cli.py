@@ -1,4 +1,4 @@
-r"""The command `blobmap`: import images, see what holds what, and remove it again.
+r"""The command `blobmap`: images in and out, see what holds what, and remove it again.
 
 What is printed, and how, is in `blobmap.output` and `blobmap.listings`; what a name on the
 command line means, in `blobmap.short_names`.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -91,6 +92,75 @@ def import_(call: Call, layout: str, ref: str | None, snapshotter: str | None) -
 
         imported = oci.import_layout(target, layout, progress=progress, ref=ref)
     call.show(map(listings.image, imported), listings.IMAGES)
+
+
+@command("export")
+@click.argument("name", metavar="IMAGE|SNAPSHOT")
+@click.option("--output", "-o", required=True, metavar="LAYOUT", help="Where to.")
+@click.option("--ref", metavar="NAME", help="The image's name there.")
+@click.option(
+    "--compression",
+    type=click.Choice(oci.COMPRESSIONS),
+    default=oci.COMPRESSIONS[0],
+    show_default=True,
+    help="Of layers that a snapshot has none of yet.",
+)
+@click.option("--level", type=int, metavar="N", help="How hard to compress those.")
+@click.option("--clamp-mtime", type=int, metavar="SECONDS", help="Their latest time of a file.")
+@click.option("--rewrite", is_flag=True, help="Write a new manifest if need be; see above.")
+def export(
+    call: Call,
+    name: str,
+    output: str,
+    ref: str | None,
+    compression: str,
+    level: int | None,
+    clamp_mtime: int | None,
+    *,
+    rewrite: bool,
+) -> None:
+    """Write an image, or a snapshot and all below it, to LAYOUT.
+
+    LAYOUT is an OCI image layout: one that is there gets one image more, of the same name
+    replaces it; else a new directory, or a tar if it ends in .tar; "-" is a tar on standard
+    output, and prints nothing else there.
+
+    An image keeps its digests. If a layer is here under another compression only, that is
+    refused, or the image gets a new manifest with --rewrite. A snapshot that stands for no
+    blob stands for its layer afterwards. Of a name that both have, it is the image.
+
+    Columns: NAME, MANIFEST, LAYERS, SIZE.
+    """
+    to: str | oci.Sink = output
+    if output == "-":
+        if sys.stdout.isatty():
+            raise click.UsageError("A terminal takes no tar.", click.get_current_context())
+        to = sys.stdout.buffer
+    with call.open() as target, bar() as show_progress:
+
+        def progress(event: oci.Progress) -> None:
+            show_progress(event.stage.value, event.digest, event.done, event.total)
+
+        kind, found = short_names.image_or_snapshot(target, name)
+        if kind == "image":
+            exported = oci.export_layout(
+                target, found, to, ref=ref, rewrite=rewrite, progress=progress
+            )
+        else:
+            exported = oci.export_snapshot(
+                target,
+                found,
+                to,
+                name=ref or found,
+                compression=compression,
+                level=level,
+                clamp_mtime=clamp_mtime,
+                progress=progress,
+            )
+    if output == "-":
+        sys.stdout.buffer.flush()
+    else:
+        call.show([asdict(exported)], listings.EXPORTED)
 
 
 @command("images")

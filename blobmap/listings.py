@@ -20,6 +20,12 @@ IMAGES: Final = (
     Column("LAYERS", "layers"),
     Column("CREATED", "created"),
 )
+EXPORTED: Final = (
+    Column("NAME", "name"),
+    Column("MANIFEST", "digest"),
+    Column("LAYERS", "layer_count"),
+    Column("SIZE", "size", is_size=True),
+)
 SNAPSHOTS: Final = (
     Column("NAME", "name"),
     Column("KIND", "kind"),

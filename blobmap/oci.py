@@ -1,6 +1,7 @@
-"""An OCI image layout in: blobs ingested, layers applied, snapshots mapped, images recorded.
+"""OCI image layouts in and out; in: blobs ingested, layers applied, snapshots mapped.
 
-For each image of the layout:
+What goes out is in `_oci.layer_export` and `_oci.image_export`, and has its names here. This
+module is what comes in. For each image of the layout:
 
     config     --ingest-->  content
     layer n    --ingest-->  content  --apply on chain n-1-->  snapshot chain n  --map--> layer n
@@ -27,16 +28,21 @@ import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from blobmap._oci.ingest import chunks_of, drop_stale, ingest
+from blobmap._oci.compressor import COMPRESSIONS
+from blobmap._oci.directory import held
+from blobmap._oci.image_export import Exported, export_layout, export_snapshot
+from blobmap._oci.ingest import FromStart, chunks_of, drop_stale, ingest
 from blobmap._oci.layer import apply_layer, check_layer
+from blobmap._oci.layer_export import drop_dead, export_layer
 from blobmap._oci.layout import Layout
 from blobmap._oci.layout_files import is_single_pass
+from blobmap._oci.layout_writer import Sink
 from blobmap._oci.manifest import chain_ids, parse_diff_ids, parse_manifest
 from blobmap._oci.tree import PATH_SIZE_MAX
+from blobmap._oci.progress import Progress, Stage, ignore
 from blobmap.contracts import Image, Kind
 from blobmap.errors import (
     AlreadyExists,
@@ -51,38 +57,26 @@ if TYPE_CHECKING:
 
     from blobmap._map.work import Work
     from blobmap._oci.manifest import Descriptor
-    from blobmap.contracts import Blob, ContentReader, Mount
+    from blobmap.contracts import Blob, ContentReader
     from blobmap.snapshotter import BlobSnapshotter
+
+__all__ = [
+    "COMPRESSIONS",
+    "Exported",
+    "Progress",
+    "Sink",
+    "Stage",
+    "export_layer",
+    "export_layout",
+    "export_snapshot",
+    "import_layout",
+    "probe_layout",
+]
 
 # How often to begin again when others remove snapshots that the import builds on.
 _ATTEMPTS_MAX: Final = 5
 
 _LOG: Final = logging.getLogger("blobmap")
-
-
-class Stage(Enum):
-    """What is being done with a blob."""
-
-    INGEST = "ingest"
-    APPLY = "apply"
-    CHECK = "check"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far one blob is.
-
-    Attributes:
-        stage: What is being done with it.
-        digest: The blob.
-        done: Its bytes that are done.
-        total: All its bytes.
-    """
-
-    stage: Stage
-    digest: str
-    done: int
-    total: int
 
 
 def import_layout(
@@ -122,8 +116,9 @@ def import_layout(
 
     Cost: one pass to ingest and one to apply each layer that is not there yet.
     """
-    report = progress if progress is not None else _ignore
+    report = progress if progress is not None else ignore
     drop_stale(target.content)
+    drop_dead(target.content)
     with target.work() as work:
         blobs = _Blobs(target, work, report)
         with Layout(path, blobs) as layout:
@@ -184,27 +179,12 @@ class _Blobs:
         with layout.open(blob) as reader:
             ingest(self._content, blob.digest, blob.size, chunks_of(reader), report=report)
 
-    def source(self, reader: ContentReader, stage: Stage, digest: str) -> _Source:
+    def source(self, reader: ContentReader, stage: Stage, digest: str) -> FromStart:
         """Return the blob's bytes from first to last, reporting as they are read."""
-        return _Source(reader, self._reporter(stage, digest, reader.size))
+        return FromStart(reader, self._reporter(stage, digest, reader.size))
 
     def _reporter(self, stage: Stage, digest: str, total: int) -> Callable[[int], None]:
         return lambda done: self._report(Progress(stage, digest, done, total))
-
-
-class _Source:
-    """A blob read from first to last."""
-
-    def __init__(self, reader: ContentReader, report: Callable[[int], None]) -> None:
-        self._reader = reader
-        self._report = report
-        self._offset = 0
-
-    def read(self, size: int, /) -> bytes:
-        data = self._reader.read_at(self._offset, size)
-        self._offset += len(data)
-        self._report(self._offset)
-        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,10 +318,6 @@ class _Importer:
             return there
         self._target.set_image(image)
         return image
-
-
-def _ignore(progress: Progress) -> None:
-    """Report to nobody."""
 
 
 def _longest(mounts: Sequence[Mount]) -> int:

@@ -69,6 +69,19 @@ def blob_of(target: BlobSnapshotter, name: str) -> tuple[str, str | None]:
     return blob.digest, found
 
 
+def image_or_snapshot(target: BlobSnapshotter, name: str) -> tuple[str, str]:
+    """Return which of both is meant, "image" or "snapshot", and its name.
+
+    Raises:
+        NotFound: None is.
+        FailedPrecondition: Several could be.
+    """
+    try:
+        return "image", target.get_image(name).name
+    except (NotFound, InvalidArgument):
+        return "snapshot", _snapshot(target, name)
+
+
 def remove(target: BlobSnapshotter, name: str) -> tuple[str, str]:
     """Remove the image or the snapshot that is meant; return which of both, and its name.
 
@@ -83,9 +96,7 @@ def remove(target: BlobSnapshotter, name: str) -> tuple[str, str]:
         pass
     else:
         return "image", name
-    snapshots = (info.name for info in target.walk())
-    what = "image and no snapshot; see: blobmap images, blobmap ls"
-    snapshot = resolve(name, snapshots, what=what)
+    snapshot = _snapshot(target, name)
     images = [image.name for image in target.images() if snapshot in image.snapshots]
     if images:
         raise FailedPrecondition(
@@ -94,3 +105,9 @@ def remove(target: BlobSnapshotter, name: str) -> tuple[str, str]:
         )
     target.remove(snapshot)
     return "snapshot", snapshot
+
+
+def _snapshot(target: BlobSnapshotter, name: str) -> str:
+    snapshots = (info.name for info in target.walk())
+    what = "image and no snapshot; see: blobmap images, blobmap ls"
+    return resolve(name, snapshots, what=what)

@@ -45,7 +45,14 @@ class Source(Protocol):
 
 def is_compressed(magic: bytes) -> bool:
     """Return whether bytes that start with `magic` (four bytes or more) are gzip or zstd."""
-    return magic.startswith(_GZIP) or _is_zstd(magic)
+    return compression_of(magic) != "none"
+
+
+def compression_of(magic: bytes) -> str:
+    """Return how bytes that start with `magic` are compressed: "gzip", "zstd", or "none"."""
+    if magic.startswith(_GZIP):
+        return "gzip"
+    return "zstd" if _is_zstd(magic) else "none"
 
 
 def decompress(source: Source, *, name: str) -> Source:

@@ -128,6 +128,27 @@ def chunks_of(reader: ContentReader) -> Callable[[int], Iterator[bytes]]:
     return chunks
 
 
+class FromStart:
+    """A blob read from first to last, as what decompresses reads it.
+
+    Args:
+        reader: The blob.
+        report: Called with the bytes that are read so far, after each read.
+    """
+
+    def __init__(self, reader: ContentReader, report: Callable[[int], None]) -> None:
+        self._reader = reader
+        self._report = report
+        self._offset = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return what comes next; b"" at the end."""
+        data = self._reader.read_at(self._offset, size)
+        self._offset += len(data)
+        self._report(self._offset)
+        return data
+
+
 def _open(content: ContentStore, ref: str, digest: str, size: int) -> ContentWriter | None:
     """Return a writer of the ingest, or None if the blob is there."""
     offset, poll = -1, _POLL_SECONDS_MIN

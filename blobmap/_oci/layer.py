@@ -134,6 +134,20 @@ def check_layer(source: Source, diff_id: str, *, name: str = "layer") -> None:
     _check_diff_id(archive, diff_id)
 
 
+def diff_id_of(source: Source, *, name: str = "layer") -> str:
+    """Return the diff ID of a layer.
+
+    Raises:
+        DataLoss: It is damaged or ends early.
+        NotImplementedHere: It is zstd, and nothing here can read that.
+
+    Cost: one pass over the layer.
+    """
+    archive = _open(source, name, None)
+    archive.drain()
+    return archive.digest
+
+
 def _open(source: Source, name: str, diff_id: str | None) -> Archive:
     algorithm = digests.CANONICAL if diff_id is None else digests.split(diff_id)[0]
     return Archive(decompress(source, name=name), name=name, algorithm=algorithm)

@@ -133,6 +133,40 @@ def remove(directory: str, name: str) -> None:
             os.rmdir(current, dir_fd=top)
 
 
+def status_of(name: bytes, directory: int) -> os.stat_result:
+    """Return what is in the open directory under that name, a symlink itself."""
+    with _MODES:
+        return os.lstat(name, dir_fd=directory)
+
+
+def open_own(path: str | bytes, flags: int, *, directory: int | None = None) -> int:
+    """Open what is the caller's own, even where its mode keeps them out.
+
+    Args:
+        path: Where it is; below `directory`, if that is given.
+        flags: As for `os.open`; links must not be followed.
+        directory: An open directory.
+
+    Returns:
+        A descriptor.
+
+    Raises:
+        PermissionError: It is somebody else's, and not for the caller to read.
+    """
+    try:
+        return os.open(path, flags, dir_fd=directory)
+    except PermissionError:
+        # Only an unprivileged owner comes here, who may always change the mode. A process
+        # that is killed in between leaves the owner's read permission behind.
+        with _MODES:
+            mode = stat.S_IMODE(os.lstat(path, dir_fd=directory).st_mode)
+            os.chmod(path, mode | stat.S_IRUSR, dir_fd=directory)
+            try:
+                return os.open(path, flags, dir_fd=directory)
+            finally:
+                os.chmod(path, mode, dir_fd=directory)
+
+
 def _copy_entry(source: str, target: str, links: dict[Inode, str]) -> None:
     status = _status(source)
     if status.st_nlink > 1:
@@ -263,26 +297,11 @@ def _status(path: str) -> os.stat_result:
 @contextmanager
 def _reading(path: str, flags: int) -> Iterator[int]:
     """Open what is the caller's own for a with-block, even where its mode keeps them out."""
-    fd = _open_own(path, flags)
+    fd = open_own(path, flags)
     try:
         yield fd
     finally:
         os.close(fd)
-
-
-def _open_own(path: str, flags: int) -> int:
-    try:
-        return os.open(path, flags)
-    except PermissionError:
-        # Only an unprivileged owner comes here, who may always change the mode. A process
-        # that is killed in between leaves the owner's read permission behind.
-        with _MODES:
-            mode = stat.S_IMODE(os.lstat(path).st_mode)
-            os.chmod(path, mode | stat.S_IRUSR)
-            try:
-                return os.open(path, flags)
-            finally:
-                os.chmod(path, mode)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -26,6 +26,7 @@ LAYER = digest_of(images.compress(BASE, "gzip"))
 
 COMMANDS = (
     "import",
+    "export",
     "images",
     "ls",
     "blobs",

@@ -12,8 +12,6 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,25 +27,12 @@ from support.images import (
     tar,
 )
 from support.layers import apply, names
+from support.nobody import NOBODY, nobody
 
 from blobmap._oci.layer import Applied, apply_layer, check_layer
 from blobmap.errors import DataLoss, InvalidArgument
 
-NOBODY = 65534
-
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may set owners")
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Be an ordinary user for a while."""
-    os.setegid(NOBODY)
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
 
 
 @pytest.mark.parametrize("how", ["", "gzip", "zstd"])
