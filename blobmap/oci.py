@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blobmap._oci.compressor import COMPRESSIONS
-from blobmap._oci.directory import held
 from blobmap._oci.image_export import Exported, export_layout, export_snapshot
 from blobmap._oci.ingest import FromStart, chunks_of, drop_stale, ingest
 from blobmap._oci.layer import apply_layer, check_layer
@@ -41,8 +40,8 @@ from blobmap._oci.layout import Layout
 from blobmap._oci.layout_files import is_single_pass
 from blobmap._oci.layout_writer import Sink
 from blobmap._oci.manifest import chain_ids, parse_diff_ids, parse_manifest
-from blobmap._oci.tree import PATH_SIZE_MAX
 from blobmap._oci.progress import Progress, Stage, ignore
+from blobmap._oci.tree import PATH_SIZE_MAX
 from blobmap.contracts import Image, Kind
 from blobmap.errors import (
     AlreadyExists,
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
 
     from blobmap._map.work import Work
     from blobmap._oci.manifest import Descriptor
-    from blobmap.contracts import Blob, ContentReader
+    from blobmap.contracts import Blob, ContentReader, Mount
     from blobmap.snapshotter import BlobSnapshotter
 
 __all__ = [

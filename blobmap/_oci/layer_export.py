@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from blobmap._oci.compressor import Compressor, layer_type, level_of
-from blobmap._oci.directory import held
 from blobmap._oci.layer_writer import write_layer
 from blobmap._oci.progress import Progress, Stage, ignore
 from blobmap.contracts import Blob, Kind
@@ -31,6 +30,7 @@ from blobmap.errors import (
     NotFound,
     Unavailable,
 )
+from blobmap.local.mounting import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
