@@ -201,10 +201,7 @@ class BlobMap:
         return self._parts.refs.snapshots_of(digests.validate(digest), role)
 
     def references(self, digest: str) -> int:
-        """Return how many snapshots, images, leases, and works hold the blob, of any scope.
-
-        Cost: one read.
-        """
+        """Return how many hold the blob, of whatever kind and scope. Cost: one read."""
         return self._parts.refs.count(digests.validate(digest))
 
     def blobs(self) -> Iterator[Blob]:
@@ -282,6 +279,10 @@ class BlobMap:
         Cost: a walk of all snapshots.
         """
         return self._removal.plan(keys)
+
+    def plan_image_removal(self, name: str) -> RemovalPlan:
+        """Return what would go with the image, as `plan_removal`; NotFound if there is none."""
+        return self._images.plan(name)
 
     def events(self, *, after: int = 0) -> Iterator[Event]:
         """Yield what happened to blobs past position `after`, in order, for the whole root.

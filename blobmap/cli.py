@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from blobmap import filters as filter_language
-from blobmap import listings, oci, short_names, verification
+from blobmap import (
+    keeping,  # noqa: F401  # Its commands are found in the group.
+    listings,
+    oci,
+    short_names,
+    verification,
+)
 from blobmap.calls import bar, cli, command, said
 from blobmap.errors import FailedPrecondition, InvalidArgument
 from blobmap.local.choice import AUTO, SNAPSHOTTERS
@@ -247,7 +253,8 @@ def explain(call: Call, name: str) -> None:
 
 @command("rm")
 @click.argument("name", metavar="IMAGE|SNAPSHOT")
-def rm(call: Call, name: str) -> None:
+@click.option("--dry-run", is_flag=True, help="Only print what would go, and how many bytes.")
+def rm(call: Call, name: str, *, dry_run: bool) -> None:
     """Remove an image or a snapshot, and their blobs.
 
     An image goes with its snapshots; what another image or snapshot needs stays. A snapshot
@@ -256,6 +263,18 @@ def rm(call: Call, name: str) -> None:
     Of a snapshot's name that is a digest, the first digits will do, at least four, with or
     without "sha256:", if no other starts so.
     """
+    if dry_run:
+        with call.open() as target:
+            kind, found = short_names.image_or_snapshot(target, name)
+            planned = target.plan_image_removal if kind == "image" else target.plan_removal
+            plan = planned(found)
+        if call.as_json:
+            show_json({"would_remove": kind, "name": found, **listings.plan(plan)})
+        else:
+            show_text(*(f"snapshot {key}" for key in map(printable, plan.snapshots)))
+            show_text(*(f"blob {blob.digest} {blob.size}" for blob in plan.blobs))
+            show_text(f"{plan.size} bytes would come free")
+        return
     with call.open() as target:
         kind, removed = short_names.remove(target, name)
     if call.as_json:

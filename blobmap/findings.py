@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _REMEDIES: Final = {
 _LISTED_COUNT: Final = 1000
 
 
-class Evidence(Enum):
+class Evidence(StrEnum):
     """How sure a finding is."""
 
     PROVEN = "proven"

@@ -10,7 +10,18 @@ from blobmap.output import Column
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blobmap import BlobSnapshotter, Image, Info, Report, UsageRow
+    from blobmap import (
+        BlobSnapshotter,
+        Event,
+        Image,
+        Info,
+        LeaseInfo,
+        Pending,
+        Reference,
+        RemovalPlan,
+        Report,
+        UsageRow,
+    )
     from blobmap.output import Record
     from blobmap.verification import Verification
 
@@ -45,6 +56,36 @@ USAGE: Final = (
     Column("BLOB", "blob"),
     Column("EXCLUSIVE", "exclusive", is_size=True),
     Column("SHARED", "shared", is_size=True),
+)
+
+
+PENDING: Final = (
+    Column("DIGEST", "digest"),
+    Column("SIZE", "size", is_size=True),
+    Column("SINCE", "since"),
+    Column("CAUSE", "cause"),
+    Column("FAILURE", "failure"),
+)
+LEASES: Final = (
+    Column("NAME", "name"),
+    Column("EXPIRES", "expires"),
+    Column("BLOBS", "blob_count"),
+    Column("CREATED", "created"),
+)
+EVENTS: Final = (
+    Column("POSITION", "position"),
+    Column("TIME", "time"),
+    Column("EVENT", "kind"),
+    Column("DIGEST", "digest"),
+    Column("HOLDER", "holder"),
+    Column("CAUSE", "cause"),
+)
+REFERENCES: Final = (
+    Column("ROLE", "role"),
+    Column("BLOB", "blob.digest"),
+    Column("BLOB SIZE", "blob.size", is_size=True),
+    Column("POLICY", "policy"),
+    Column("MEDIA TYPE", "blob.media_type"),
 )
 
 
@@ -88,6 +129,56 @@ def usage(row: UsageRow) -> Record:
         "exclusive": row.exclusive,
         "shared": row.shared,
         "missing": row.missing,
+    }
+
+
+def reference(reference: Reference) -> Record:
+    """Return the record of what a snapshot refers to."""
+    return {
+        "role": reference.role,
+        "blob": asdict(reference.blob),
+        "policy": reference.policy.value,
+        "annotations": dict(reference.annotations),
+    }
+
+
+def pending(pending: Pending) -> Record:
+    """Return the record of a blob that is to be deleted."""
+    return {**asdict(pending), "since": pending.since.isoformat(timespec="seconds")}
+
+
+def lease(target: BlobSnapshotter, info: LeaseInfo) -> Record:
+    """Return the record of a lease."""
+    return {
+        "name": info.name,
+        "created": info.created.isoformat(timespec="seconds"),
+        "expires": info.expires.isoformat(timespec="seconds"),
+        "labels": dict(info.labels),
+        "blob_count": sum(1 for _ in target.open_lease(info.name).digests()),
+    }
+
+
+def event(event: Event) -> Record:
+    """Return the record of something that happened to a blob."""
+    return {
+        "position": event.position,
+        "time": event.time.isoformat(timespec="seconds"),
+        "kind": event.kind.value,
+        "digest": event.digest,
+        "holder": None if event.holder is None else str(event.holder),
+        "retains": event.retains,
+        "cause": event.cause,
+    }
+
+
+def plan(plan: RemovalPlan) -> Record:
+    """Return the record of what would go."""
+    return {
+        "snapshots": list(plan.snapshots),
+        "blobs": [asdict(blob) for blob in plan.blobs],
+        "snapshot_size": plan.snapshot_size,
+        "blob_size": plan.blob_size,
+        "size": plan.size,
     }
 
 

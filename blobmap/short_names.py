@@ -79,7 +79,7 @@ def image_or_snapshot(target: BlobSnapshotter, name: str) -> tuple[str, str]:
     try:
         return "image", target.get_image(name).name
     except (NotFound, InvalidArgument):
-        return "snapshot", _snapshot(target, name)
+        return "snapshot", snapshot(target, name)
 
 
 def remove(target: BlobSnapshotter, name: str) -> tuple[str, str]:
@@ -96,18 +96,19 @@ def remove(target: BlobSnapshotter, name: str) -> tuple[str, str]:
         pass
     else:
         return "image", name
-    snapshot = _snapshot(target, name)
-    images = [image.name for image in target.images() if snapshot in image.snapshots]
+    found = snapshot(target, name)
+    images = [image.name for image in target.images() if found in image.snapshots]
     if images:
         raise FailedPrecondition(
-            f"snapshot {snapshot} belongs to image {' and to image '.join(images)}, and goes "
+            f"snapshot {found} belongs to image {' and to image '.join(images)}, and goes "
             f"with that: {', then '.join(f'blobmap rm {image}' for image in images)}"
         )
-    target.remove(snapshot)
-    return "snapshot", snapshot
+    target.remove(found)
+    return "snapshot", found
 
 
-def _snapshot(target: BlobSnapshotter, name: str) -> str:
+def snapshot(target: BlobSnapshotter, name: str) -> str:
+    """Return the snapshot that is meant; raises as `resolve`."""
     snapshots = (info.name for info in target.walk())
     what = "image and no snapshot; see: blobmap images, blobmap ls"
     return resolve(name, snapshots, what=what)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from blobmap import digest as digests
 from blobmap import locks
 from blobmap._map import schema
+from blobmap._map.plan import planned_image
 from blobmap.contracts import Image, Kind
 from blobmap.errors import FailedPrecondition, NotFound
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from blobmap._map.catalog import Catalog, Leftovers
     from blobmap._map.deletions import Deletions
     from blobmap._map.parts import Parts
+    from blobmap._map.plan import RemovalPlan
     from blobmap._map.removal import Removal
 
 
@@ -74,6 +76,10 @@ class Images:
         self._deletions.carry_out(*released)
         for item in leftovers:
             self._prune(item)
+
+    def plan(self, name: str) -> RemovalPlan:
+        """See `BlobSnapshotter.plan_image_removal`."""
+        return planned_image(self.get(name), self._parts, self._catalog.listing)
 
     def replay(self) -> None:
         """Remove what images that are gone left behind. For open and reconcile."""

@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from blobmap.contracts import Blob
 from blobmap.errors import FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from blobmap._map.parts import Parts
-    from blobmap.contracts import Blob
+    from blobmap.contracts import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,30 @@ class RemovalPlan:
 
 def planned(keys: Sequence[str], parts: Parts) -> RemovalPlan:
     """See `BlobSnapshotter.plan_removal`."""
-    wanted = dict.fromkeys(keys)
-    order = _from_the_top(wanted, parts)
-    held: Counter[str] = Counter()
-    blobs: dict[str, Blob] = {}
+    return _plan(_from_the_top(dict.fromkeys(keys), parts), (), parts)
+
+
+def planned_image(
+    image: Image, parts: Parts, listing: Callable[[str], tuple[str, ...]]
+) -> RemovalPlan:
+    """See `BlobSnapshotter.plan_image_removal`; `listing` tells what lists a snapshot."""
+    order: list[str] = []
+    children: dict[str, set[str]] = {key: set() for key in image.snapshots}
+    for info in parts.inner.walk():
+        if info.parent in children:
+            children[info.parent].add(info.name)
+    for key in reversed(image.snapshots):
+        if listing(key) != (image.name,) or not children[key] <= set(order):
+            break
+        order.append(key)
+    own = [Blob(digest, parts.content.info(digest).size) for digest in image.blobs]
+    return _plan(order, own, parts)
+
+
+def _plan(order: Sequence[str], own: Sequence[Blob], parts: Parts) -> RemovalPlan:
+    """Return what goes with these snapshots, and with what holds these blobs beside them."""
+    held = Counter(blob.digest for blob in own)
+    blobs = {blob.digest: blob for blob in own}
     for key in order:
         for edge in parts.refs.edges_of(key):
             if edge.retains:

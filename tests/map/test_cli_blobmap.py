@@ -33,6 +33,12 @@ COMMANDS = (
     "usage",
     "explain",
     "rm",
+    "refs",
+    "pending",
+    "events",
+    "leases",
+    "lease",
+    "release",
     "reconcile",
     "verify",
 )

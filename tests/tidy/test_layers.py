@@ -94,6 +94,7 @@ BLOBMAP = (
     ("output",),
     ("listings", "short_names"),
     ("calls",),
+    ("keeping",),
     ("cli",),
     ("__main__",),
 )
