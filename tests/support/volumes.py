@@ -140,7 +140,7 @@ def _mounted(volume: Volume) -> Iterator[None]:
         try:
             volume.mount()
         except OSError as error:
-            if not _refused(str(error)):
+            if not refused(str(error)):
                 raise
             reason = str(error).splitlines()[0].rpartition(": ")[2]
             pytest.skip(f"this machine does not let root mount: {reason}")
@@ -149,7 +149,7 @@ def _mounted(volume: Volume) -> Iterator[None]:
         volume.discard()
 
 
-def _refused(message: str) -> bool:
+def refused(message: str) -> bool:
     """Return whether it is the machine that says no, as in a container."""
     reasons = ("permission denied", "not permitted", "unknown filesystem", "loop device")
     return any(reason in message.lower() for reason in reasons)
