@@ -21,8 +21,10 @@ E = TypeVar("E", bound="Enum")
 
 
 def encode(**fields: object) -> bytes:
-    """Return the record of these fields as it is stored."""
-    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    """Return the record of these fields as it is stored: any texts, each read as it was."""
+    # Escaped, two halves of a surrogate pair would be read as the one character they spell.
+    text = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
 
 
 class Fields:

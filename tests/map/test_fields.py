@@ -114,3 +114,16 @@ def overwrite(root: Path, records: dict[tuple[str, ...], bytes]) -> None:
         for parts, value in records.items():
             assert blobkv.pack(*parts) in txn or parts == ("next_id",)
             txn.put(blobkv.pack(*parts), value)
+
+
+@pytest.mark.parametrize("text", ["\ud83d\ude00", "\udcff", "😀", '\x00"\\\u2028'])
+def test_any_text_is_read_as_it_was(tmp_path: Path, text: str) -> None:
+    with NativeSnapshotter(tmp_path) as native:
+        native.prepare("making")
+        native.commit(text, "making", labels={text: text})
+        native.prepare("child", text)
+
+        assert native.stat(text).labels == {text: text}
+        assert native.stat("child").parent == text
+        assert native.mounts("child")
+        assert Fields(encode(text=text), "it").text("text") == text

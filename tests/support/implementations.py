@@ -27,7 +27,7 @@ from support.namespaces import FakeNamespaces
 from blobmap import BlobSnapshotter
 from blobmap.contracts import ContentStore, Snapshotter
 from blobmap.local import LocalContent, NativeSnapshotter
-from blobmap.local.clock import Ticker
+from blobmap.clock import Ticker
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from blobmap.local.clock import utc_now
+from blobmap.clock import utc_now
 
 
 class Window:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from support.fake_content import FakeContentStore, FakeWriter
 
-from blobmap.local.clock import Ticker
+from blobmap.clock import Ticker
 
 
 class FakeNamespaces(FakeContentStore):
