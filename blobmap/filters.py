@@ -194,21 +194,23 @@ class _Parser:
         return self._unescape(match[1], start + 1, quote)
 
     def _unescape(self, text: str, start: int, quote: str) -> str:
-        r"""Undo escapes, in bytes, because \xNN and \NNN stand for bytes of UTF-8."""
-        parts: list[bytes] = []
+        r"""Undo escapes; neighbors together, because \xNN and \NNN stand for bytes of UTF-8."""
+        parts: list[str] = []
+        run = b""
         at = 0
         while (backslash := text.find("\\", at)) >= 0:
-            parts.append(text[at:backslash].encode("utf-8", "surrogateescape"))
+            if backslash > at:
+                parts += [_text(run), text[at:backslash]]
+                run = b""
             escape = _ESCAPE.match(text, backslash)
             decoded = None if escape is None else _decode(escape, quote)
             if escape is None or decoded is None:
                 raise self._error(
                     "unknown escape; a backslash is written \\\\", start + backslash
                 )
-            parts.append(decoded)
+            run += decoded
             at = escape.end()
-        parts.append(text[at:].encode("utf-8", "surrogateescape"))
-        return b"".join(parts).decode("utf-8", "surrogateescape")
+        return "".join([*parts, _text(run), text[at:]])
 
     def _skip(self, token: str) -> bool:
         if not self._text.startswith(token, self._at):
@@ -226,6 +228,10 @@ class _Parser:
     def _error(self, reason: str, at: int | None = None) -> InvalidArgument:
         position = self._at if at is None else at
         return InvalidArgument(f"filter {self._text!r}, position {position}: {reason}")
+
+
+def _text(run: bytes) -> str:
+    return run.decode("utf-8", "surrogateescape")
 
 
 def _decode(escape: re.Match[str], quote: str) -> bytes | None:

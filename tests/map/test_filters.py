@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blobmap import filters
@@ -189,7 +189,9 @@ def test_escapes_are_those_of_go(spelled: str, meant: str) -> None:
     assert matches(filters.snapshot(Info(meant, "", Kind.ACTIVE)))
 
 
-@given(st.text())
+@given(st.text(st.characters(exclude_categories=())))
+@example("\ud800")
+@example("\\ \udcff\ud83d\ude00é")
 def test_any_value_finds_itself_once_quoted(value: str) -> None:
     quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     info = Info(value, "", Kind.ACTIVE, {value: "1"})
@@ -198,7 +200,7 @@ def test_any_value_finds_itself_once_quoted(value: str) -> None:
     assert not filters.parse(f'name!="{quoted}"')(filters.snapshot(info))
 
 
-@given(st.text(st.sampled_from('ab_.,=!~"/|\\x0 ()*{\n\x00'), max_size=12))
+@given(st.text(st.sampled_from('ab_.,=!~"/|\\x0 ()*{\n\x00\ud800\udcff'), max_size=12))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     try:
         matches = filters.parse(text)
