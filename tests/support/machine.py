@@ -53,14 +53,15 @@ def command(tool: str, *arguments: object) -> list[str]:
     return [found, *map(str, arguments)]
 
 
-def run(tool: str, *arguments: object) -> None:
-    """Run a tool; what it says on its standard error is the error."""
+def run(tool: str, *arguments: object, directory: str | None = None) -> None:
+    """Run a tool, in a directory if one is given; its standard error is the error."""
     done = subprocess.run(
         command(tool, *arguments),
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"LC_ALL": "C"},
+        cwd=directory,
     )
     if done.returncode != 0:
         raise OSError(f"{tool}: {done.stderr.strip()}")

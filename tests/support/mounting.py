@@ -7,6 +7,7 @@ which it matters that it cannot be written to.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ import pytest
 from support import machine, volumes
 
 from blobmap.contracts import Mount
+
+# The options of an overlay that are paths, or several with colons between them.
+_PATHS = {"lowerdir", "upperdir", "workdir"}
 
 
 @contextmanager
@@ -54,9 +58,31 @@ def _mount(mount: Mount, target: Path) -> None:
                 # The kernel makes a bind read-only in a second step only.
                 machine.run("mount", "-o", "remount,bind,ro", target)
         else:
-            options = ["-o", ",".join(mount.options)] if mount.options else []
-            machine.run("mount", "-t", mount.type, *options, mount.source, target)
+            directory, options = _shortened(mount.options)
+            options = ["-o", ",".join(options)] if options else []
+            machine.run(
+                "mount", "-t", mount.type, *options, mount.source, target, directory=directory
+            )
     except OSError as error:
         if not volumes.refused(str(error)):
             raise
         pytest.skip(f"this machine does not let root mount: {error}")
+
+
+def _shortened(options: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return a directory, and the options with paths relative to it.
+
+    The kernel takes a page of options, which a hundred whole paths do not fit into.
+    """
+    named = [option.partition("=") for option in options]
+    paths = [value.split(":") for name, _, value in named if name in _PATHS]
+    if not paths:
+        return None, list(options)
+    common = os.path.commonpath([str(Path(path).parent) for some in paths for path in some])
+    shorter = [
+        f"{name}=" + ":".join(os.path.relpath(path, common) for path in value.split(":"))
+        if name in _PATHS
+        else name + equals + value
+        for name, equals, value in named
+    ]
+    return common, shorter
