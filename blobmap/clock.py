@@ -27,7 +27,7 @@ class Ticker:
 
     Invariants:
 
-    * Every time returned is later than all before it, and than `floor`.
+    * Every time returned is later than all before it, than `floor`, and than `after`.
     * While the clock itself moves forward, the time returned is the clock's own.
     """
 
@@ -36,11 +36,16 @@ class Ticker:
         self._last = floor
         self._lock = threading.Lock()
 
-    def now(self) -> datetime:
-        """Return the time now, or a tick past the last one if the clock has not moved."""
+    def now(self, after: datetime | None = None) -> datetime:
+        """Return the time now, or a tick past the last one if the clock has not moved.
+
+        Args:
+            after: A time that was given out before, perhaps by an earlier clock.
+        """
         with self._lock:
             now = self._clock()
-            if self._last is not None and now <= self._last:
-                now = self._last + _TICK
+            for past in (self._last, after):
+                if past is not None and now <= past:
+                    now = past + _TICK
             self._last = now
             return now

@@ -109,7 +109,7 @@ class LocalContent:
             changed = replace(
                 found,
                 labels=label_rules.updated(found.labels, info.labels, fieldpaths),
-                updated=self._ticker.now(),
+                updated=self._ticker.now(after=found.updated),
             )
             txn.put(_key(info.digest), _encode(changed))
         return changed

@@ -228,7 +228,8 @@ class LocalWriter:
                 self._keeper.release(self._status.ref)
 
     def _moved_to(self, offset: int, running: _Hash) -> None:
-        status = replace(self._status, offset=offset, updated=self._ticker.now())
+        now = self._ticker.now(after=self._status.updated)
+        status = replace(self._status, offset=offset, updated=now)
         # Both or neither: no call stands between, so no interrupt comes between.
         self._hash, self._status = running, status
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+from blobmap import digest as digests
+from blobmap.contracts import ContentInfo
+from blobmap.local import LocalContent, NativeSnapshotter
 from blobmap.clock import Ticker, utc_now
-from blobmap.local import NativeSnapshotter
 
 NOON = datetime(2000, 1, 1, 12, tzinfo=UTC)
 
@@ -54,3 +56,27 @@ def test_a_key_used_again_differs_though_the_clock_stands_still(tmp_path: Path) 
             snapshotter.prepare(f"other {len(created)}")
 
     assert len(set(created)) == 4
+
+
+def test_nothing_is_changed_before_it_was_made_though_the_clock_is_set_back(
+    tmp_path: Path,
+) -> None:
+    digest = digests.of(b"a blob")
+    with LocalContent(tmp_path, clock=lambda: NOON) as content:
+        with content.writer("ref") as writer:
+            writer.write(b"a blob")
+            writer.commit()
+        content.writer("half").close()
+        made, begun = content.info(digest), content.status("half")
+        assert made.updated is not None
+
+    earlier = NOON - timedelta(days=1)
+    with LocalContent(tmp_path, clock=lambda: earlier) as content:
+        changed = content.update(ContentInfo(digest, 0, labels={"a": "b"}))
+        assert changed.created == made.created
+        assert changed.updated is not None
+        assert changed.updated > made.updated
+        with content.writer("half") as writer:
+            writer.write(b"more")
+        assert content.status("half").started == begun.started
+        assert content.status("half").updated > begun.updated
