@@ -8,60 +8,31 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from threading import Event
 
 import pytest
-from support.map_model import BLOBS, DATA, MapWorld
+from support.map_model import BLOBS, DATA, HOUR, MapWorld
 
-from blobmap import BlobSnapshotter
 from blobmap._map import leases as module
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
 X, Y, Z = BLOBS[:3]
-HOUR = timedelta(hours=1)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = datetime(2000, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-class World(MapWorld):
-    """A world whose clock is set by hand."""
-
-    def __init__(self, *, background: bool = False) -> None:
-        self.clock = Clock()
-        super().__init__(background=background)
-
-    def open(self) -> BlobSnapshotter:
-        self.inner.reopen()
-        return BlobSnapshotter(
-            self.inner,
-            self.content,
-            "/map",
-            background=self.background,
-            clock=self.clock,
-            fs=self.disk,
-        )
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
+def world() -> Iterator[MapWorld]:
+    world = MapWorld()
     yield world
     world.check()
     world.snapshotter.close()
 
 
-def put(world: World, digest: str) -> str:
+def put(world: MapWorld, digest: str) -> str:
     return world.content.add_blob(DATA[digest])
 
 
-def test_a_lease_keeps_a_blob_that_its_last_snapshot_let_go(world: World) -> None:
+def test_a_lease_keeps_a_blob_that_its_last_snapshot_let_go(world: MapWorld) -> None:
     world.make("a", X)
     lease = world.snapshotter.lease("export")
     lease.hold(X)
@@ -75,7 +46,7 @@ def test_a_lease_keeps_a_blob_that_its_last_snapshot_let_go(world: World) -> Non
     lease.release()
 
 
-def test_a_lease_may_hold_what_is_not_there_yet(world: World) -> None:
+def test_a_lease_may_hold_what_is_not_there_yet(world: MapWorld) -> None:
     with world.snapshotter.lease("import") as lease:
         lease.hold(X)
         put(world, X)
@@ -83,14 +54,14 @@ def test_a_lease_may_hold_what_is_not_there_yet(world: World) -> None:
     assert world.present() == {X}
 
 
-def test_a_blob_that_was_there_before_and_nobody_s_outlives_the_lease(world: World) -> None:
+def test_a_blob_that_was_there_before_and_nobody_s_outlives_the_lease(world: MapWorld) -> None:
     put(world, X)
     with world.snapshotter.lease("look") as lease:
         lease.hold(X)
     assert world.present() == {X}
 
 
-def test_a_lease_survives_a_crash_and_ends_at_its_time(world: World) -> None:
+def test_a_lease_survives_a_crash_and_ends_at_its_time(world: MapWorld) -> None:
     world.make("a", X)
     world.snapshotter.lease("export", lifetime=HOUR, labels={"for": "registry"}).hold(X)
     world.snapshotter.remove("a")
@@ -108,7 +79,7 @@ def test_a_lease_survives_a_crash_and_ends_at_its_time(world: World) -> None:
     assert list(world.snapshotter.leases()) == []
 
 
-def test_a_lease_that_is_renewed_lasts_on(world: World) -> None:
+def test_a_lease_that_is_renewed_lasts_on(world: MapWorld) -> None:
     world.make("a", X)
     lease = world.snapshotter.lease("export", lifetime=HOUR)
     lease.hold(X)
@@ -124,7 +95,7 @@ def test_a_lease_that_is_renewed_lasts_on(world: World) -> None:
 
 def test_expiry_wakes_up_by_time_and_not_by_luck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LOOK_SECONDS_MAX", 0.001)
-    world, deleted = World(background=True), Event()
+    world, deleted = MapWorld(background=True), Event()
     world.make("a", X)
     world.snapshotter.lease("export", lifetime=HOUR).hold(X)
     world.snapshotter.remove("a")
@@ -141,7 +112,7 @@ def test_expiry_wakes_up_by_time_and_not_by_luck(monkeypatch: pytest.MonkeyPatch
     assert world.present() == set()
 
 
-def test_a_lease_that_has_ended_holds_nothing_more(world: World) -> None:
+def test_a_lease_that_has_ended_holds_nothing_more(world: MapWorld) -> None:
     lease = world.snapshotter.lease("export", lifetime=HOUR)
     world.clock.now += HOUR
     world.snapshotter.reconcile()
@@ -152,7 +123,7 @@ def test_a_lease_that_has_ended_holds_nothing_more(world: World) -> None:
         world.snapshotter.open_lease("export")
 
 
-def test_a_lease_lets_go_of_single_blobs(world: World) -> None:
+def test_a_lease_lets_go_of_single_blobs(world: MapWorld) -> None:
     world.make("a", X)
     lease = world.snapshotter.lease("export")
     lease.hold(X)
@@ -165,7 +136,7 @@ def test_a_lease_lets_go_of_single_blobs(world: World) -> None:
     assert list(lease.digests()) == []
 
 
-def test_names_of_leases_are_their_own(world: World) -> None:
+def test_names_of_leases_are_their_own(world: MapWorld) -> None:
     world.snapshotter.lease("a")
     world.snapshotter.lease("a\x00")
     with pytest.raises(AlreadyExists, match="open_lease"):
@@ -178,7 +149,7 @@ def test_names_of_leases_are_their_own(world: World) -> None:
     [("", HOUR), ("n" * 2000, HOUR), ("a", timedelta(0)), ("a", -HOUR), ("a", timedelta.max)],
 )
 def test_leases_that_cannot_be_are_refused(
-    world: World, name: str, lifetime: timedelta
+    world: MapWorld, name: str, lifetime: timedelta
 ) -> None:
     with pytest.raises(InvalidArgument):
         world.snapshotter.lease(name, lifetime=lifetime)
@@ -187,7 +158,7 @@ def test_leases_that_cannot_be_are_refused(
 # Pins.
 
 
-def test_a_pinned_blob_stays_while_its_last_snapshot_goes(world: World) -> None:
+def test_a_pinned_blob_stays_while_its_last_snapshot_goes(world: MapWorld) -> None:
     world.make("a", X)
     with world.snapshotter.pin(X):
         world.snapshotter.remove("a")
@@ -196,7 +167,7 @@ def test_a_pinned_blob_stays_while_its_last_snapshot_goes(world: World) -> None:
 
 
 def test_a_blob_that_was_there_when_it_is_written_again_is_pinned_all_the_same(
-    world: World,
+    world: MapWorld,
 ) -> None:
     """Its last snapshot goes between the writer that says so and the mapping that follows."""
     world.make("a", X)
@@ -209,7 +180,7 @@ def test_a_blob_that_was_there_when_it_is_written_again_is_pinned_all_the_same(
     assert world.present() == {X}
 
 
-def test_pins_end_with_their_process(world: World) -> None:
+def test_pins_end_with_their_process(world: MapWorld) -> None:
     world.make("a", X)
     pin = world.snapshotter.pin(X, Y)
     pin.__enter__()
@@ -221,7 +192,7 @@ def test_pins_end_with_their_process(world: World) -> None:
     assert world.present() == set()
 
 
-def test_a_pin_that_has_ended_pins_nothing_more(world: World) -> None:
+def test_a_pin_that_has_ended_pins_nothing_more(world: MapWorld) -> None:
     with world.snapshotter.pin(X) as pin:
         pin.hold(Y)
     with pytest.raises(FailedPrecondition):

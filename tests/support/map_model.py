@@ -1,259 +1,54 @@
-"""What a map should do, in sets and dicts: the model that the wrapper is compared with.
+"""A wrapper over fakes and a disk that outlive it, and all that can be asked of it.
 
-`MapModel` has the wrapper's methods and raises the same classes of errors; it knows nothing
-of intents, queues on disk, or locks. `MapWorld` is a wrapper over fakes and a disk that
-outlive it, and `compare` holds the two against each other.
+`state_of` is what `plain_map` has a model of; the names and blobs are few, and collide.
 """
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from support.fakes import FakeContentStore, FakeSnapshotter, Hook
 
 from blobkv.testing import SimulatedDisk
 from blobmap import digest as digests
-from blobmap.contracts import Image, Kind
+from blobmap._map import schema
+from blobmap._map.edges import holder_of, mention_of
+from blobmap._map.events import EventKind
+from blobmap.contracts import Image
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from blobmap.snapshotter import BlobSnapshotter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blobmap._map.schema import Holder
+
 # Chosen to collide: prefixes of one another, the separators of naive keys, the ends of order.
 NAMES = ("\x00", "a", "-", "\xff", "a-", "\x00\xff")
 DATA = {digests.of(data): data for data in (b"", b"a", b"b", b"cc", b"ddd", b"eeee")}
 BLOBS = tuple(DATA)
 IMAGES = ("i", "i\x00")
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 
 
 def image_of(name: str, blobs: tuple[str, ...], snapshots: tuple[str, ...]) -> Image:
     """An image with a fixed time of creation; its manifest is its first blob, or none."""
     manifest = blobs[0] if blobs else BLOBS[0]
-    return Image(name, manifest, blobs, snapshots, datetime(2000, 1, 1, tzinfo=UTC))
+    return Image(name, manifest, blobs, snapshots, EPOCH)
 
 
-@dataclass
-class ModelSnapshot:
-    parent: str
-    kind: Kind
-    life: int
-
-
-@dataclass
-class ModelWork:
-    held: set[str] = field(default_factory=set)
-    scratch: set[str] = field(default_factory=set)
-
-
-class MapModel:
-    """The map, the snapshotter, and the content store as one."""
+class Clock:
+    """A clock that is set by hand."""
 
     def __init__(self) -> None:
-        self.snapshots: dict[str, ModelSnapshot] = {}
-        self.edges: dict[str, tuple[str, int]] = {}
-        self.images: dict[str, Image] = {}
-        self.works: dict[str, ModelWork] = {}
-        self.content: set[str] = set()
-        self.queue: set[str] = set()
-        self.foreign: set[str] = set()
-        self.deletes_fail = False
-        self._lives = itertools.count()
+        self.now = EPOCH
 
-    # The snapshotter.
-
-    def prepare(self, key: str, parent: str, kind: Kind = Kind.ACTIVE) -> None:
-        if key in self.snapshots:
-            raise AlreadyExists
-        if parent:
-            self._find(parent)
-            if self.snapshots[parent].kind is not Kind.COMMITTED:
-                raise InvalidArgument
-        self.snapshots[key] = ModelSnapshot(parent, kind, next(self._lives))
-
-    def view(self, key: str, parent: str) -> None:
-        self.prepare(key, parent, Kind.VIEW)
-
-    def commit(self, name: str, key: str) -> None:
-        self.drop_stale(key)
-        if name in self.snapshots:
-            raise AlreadyExists
-        if self._find(key).kind is not Kind.ACTIVE:
-            raise FailedPrecondition
-        parent = self.snapshots.pop(key).parent
-        self.snapshots[name] = ModelSnapshot(parent, Kind.COMMITTED, next(self._lives))
-
-    def drop_stale(self, key: str) -> None:
-        """Drop what is under the key from an earlier life of it: how `commit` begins."""
-        if key in self.edges:
-            self._find(key)
-            if not self.is_live(key):
-                self._drop_edge(key)
-                self._delete_queued()
-
-    def vanish(self, key: str) -> None:
-        """Somebody removes the snapshot behind the map's back."""
-        self._find(key)
-        if self.children(key):
-            raise FailedPrecondition
-        del self.snapshots[key]
-
-    def remove(self, key: str) -> None:
-        self.vanish(key)
-        if key in self.edges:
-            self._drop_edge(key)
-            self._delete_queued()
-
-    # The map.
-
-    def set_blob(self, key: str, digest: str, *, replace: bool) -> None:
-        if self._find(key).kind is not Kind.COMMITTED:
-            raise FailedPrecondition
-        if digest not in self.content:
-            raise NotFound
-        old = self.edges.get(key)
-        if old is not None and old[0] != digest and self.is_live(key) and not replace:
-            raise AlreadyExists
-        self.edges[key] = digest, self.snapshots[key].life
-        self._retained(digest)
-        if old is not None and old[0] != digest:
-            self._released(old[0])
-            self._delete_queued()
-
-    def unset_blob(self, key: str) -> None:
-        if key not in self.edges:
-            self._find(key)
-            return
-        self._drop_edge(key)
-        self._delete_queued()
-
-    def set_image(self, image: Image) -> None:
-        for key in image.snapshots:
-            if self._find(key).kind is not Kind.COMMITTED:
-                raise FailedPrecondition
-        if not set(image.blobs) <= self.content:
-            raise NotFound
-        old = self.images.get(image.name)
-        self.images[image.name] = image
-        for digest in image.blobs:
-            self._retained(digest)
-        if old is not None:
-            self._retire(old, kept=image.snapshots)
-        self._delete_queued()
-
-    def remove_image(self, name: str) -> None:
-        if name not in self.images:
-            raise NotFound
-        self._retire(self.images.pop(name), kept=())
-        self._delete_queued()
-
-    def hold(self, work: str, digest: str) -> None:
-        unheld = not self.holders(digest) and digest not in self.queue
-        if digest in self.content and unheld:
-            self.foreign.add(digest)
-        self.works[work].held.add(digest)
-        self.queue.discard(digest)
-
-    def scratch(self, work: str, key: str) -> None:
-        if key in self.snapshots:
-            raise AlreadyExists
-        self.works[work].scratch.add(key)
-
-    def end_work(self, work: str) -> None:
-        ended = self.works[work]
-        for key in sorted(ended.scratch & set(self.snapshots)):
-            if self.snapshots[key].kind is not Kind.COMMITTED:
-                self.remove(key)
-        del self.works[work]
-        for digest in ended.held:
-            self._released(digest)
-        self._delete_queued()
-
-    def reconcile(self) -> None:
-        for key in list(self.edges):
-            if not self.is_live(key):
-                self._drop_edge(key)
-        self._delete_queued()
-
-    def reopen(self) -> None:
-        for work in list(self.works):
-            self.end_work(work)
-        self._delete_queued()
-
-    def begin_work(self, work: str) -> None:
-        self.works[work] = ModelWork()
-
-    # What is true.
-
-    def is_live(self, key: str) -> bool:
-        snapshot = self.snapshots.get(key)
-        edge = self.edges.get(key)
-        return snapshot is not None and edge is not None and edge[1] == snapshot.life
-
-    def children(self, key: str) -> list[str]:
-        return [name for name, snapshot in self.snapshots.items() if snapshot.parent == key]
-
-    def chain(self, key: str) -> tuple[str, ...]:
-        """The snapshot and all below it, the base first."""
-        chain = [key]
-        while parent := self.snapshots[chain[-1]].parent:
-            chain.append(parent)
-        return tuple(reversed(chain))
-
-    def holders(self, digest: str) -> int:
-        snapshots = sum(held == digest for held, _ in self.edges.values())
-        images = sum(digest in image.blobs for image in self.images.values())
-        return snapshots + images + sum(digest in work.held for work in self.works.values())
-
-    def kept(self) -> set[str]:
-        """The blobs that snapshots and images hold."""
-        kept = {digest for digest, _ in self.edges.values()}
-        return kept | {digest for image in self.images.values() for digest in image.blobs}
-
-    def broken_images(self) -> set[str]:
-        """The images that list a snapshot that is not there."""
-        snapshots = self.snapshots.keys()
-        return {name for name, i in self.images.items() if not snapshots >= set(i.snapshots)}
-
-    def _find(self, key: str) -> ModelSnapshot:
-        if key not in self.snapshots:
-            raise NotFound
-        return self.snapshots[key]
-
-    def _retire(self, image: Image, kept: tuple[str, ...]) -> None:
-        for digest in image.blobs:
-            self._released(digest)
-        listed = {key for other in self.images.values() for key in other.snapshots}
-        for key in reversed([key for key in image.snapshots if key not in kept]):
-            if key in listed or self.children(key):
-                break
-            if key in self.snapshots:
-                self.remove(key)
-
-    def _drop_edge(self, key: str) -> None:
-        digest, _ = self.edges.pop(key)
-        self._released(digest)
-
-    def _retained(self, digest: str) -> None:
-        self.queue.discard(digest)
-        self.foreign.discard(digest)
-
-    def _released(self, digest: str) -> None:
-        if self.holders(digest):
-            return
-        if digest in self.foreign:
-            self.foreign.discard(digest)
-        else:
-            self.queue.add(digest)
-
-    def _delete_queued(self) -> None:
-        if not self.deletes_fail:
-            self.content -= self.queue
-            self.queue.clear()
+    def __call__(self) -> datetime:
+        return self.now
 
 
 class MapWorld:
@@ -263,6 +58,7 @@ class MapWorld:
 
     def __init__(self, *, opened: bool = True, background: bool = False) -> None:
         self.background = background
+        self.clock = Clock()
         self.inner = FakeSnapshotter()
         self.content = FakeContentStore()
         self.disk = SimulatedDisk()
@@ -272,7 +68,12 @@ class MapWorld:
     def open(self) -> BlobSnapshotter:
         self.inner.reopen()
         return BlobSnapshotter(
-            self.inner, self.content, "/map", background=self.background, fs=self.disk
+            self.inner,
+            self.content,
+            "/map",
+            background=self.background,
+            clock=self.clock,
+            fs=self.disk,
         )
 
     def reopen(self) -> None:
@@ -325,43 +126,53 @@ class MapWorld:
 State = dict[str, object]
 
 
-def state_of(world: MapWorld) -> State:
+def state_of(snapshotter: BlobSnapshotter) -> State:
     """Everything that can be asked of a wrapper, its snapshotter, and its content store."""
-    snapshotter = world.snapshotter
     infos = list(snapshotter.walk())
+    references = {info.name: snapshotter.references_of(info.name) for info in infos}
     return {
-        "content": {info.digest for info in world.content.walk()},
-        "queue": world.queue(),
+        "content": {info.digest for info in snapshotter.content.walk()},
+        "queue": {pending.digest for pending in snapshotter.pending()},
         "snapshots": {info.name: (info.kind, info.parent) for info in infos},
         "mapped": {info.name: info.blob.digest for info in infos if info.blob is not None},
         "edges": {digest: set(snapshotter.snapshots_of(digest)) for digest in BLOBS},
         "counts": {digest: snapshotter.references(digest) for digest in BLOBS},
         "images": {image.name: image for image in snapshotter.images()},
         "blobs": {blob.digest for blob in snapshotter.blobs()},
-    }
-
-
-def state_wanted(model: MapModel) -> State:
-    """What `state_of` should return."""
-    edges = model.edges
-    return {
-        "content": set(model.content),
-        "queue": set(model.queue),
-        "snapshots": {key: (item.kind, item.parent) for key, item in model.snapshots.items()},
-        "mapped": {key: digest for key, (digest, _) in edges.items() if model.is_live(key)},
-        "edges": {
-            digest: {key for key in edges if edges[key][0] == digest} for digest in BLOBS
+        "references": {
+            name: {item.role: (item.blob.digest, item.policy) for item in found}
+            for name, found in references.items()
         },
-        "counts": {digest: model.holders(digest) for digest in BLOBS},
-        "images": dict(model.images),
-        "blobs": model.kept(),
+        "metadata": {info.name: snapshotter.metadata(info.name) for info in infos},
+        "leases": {
+            info.name: (info.expires, tuple(snapshotter._leases.digests(info.name)))
+            for info in snapshotter.leases()
+        },
     }
 
 
-def compare(world: MapWorld, model: MapModel) -> None:
-    """Assert that the wrapper and the model agree on everything that can be asked."""
-    assert state_of(world) == state_wanted(model)
-    world.check()
+def check_feed(snapshotter: BlobSnapshotter) -> None:
+    """Assert that the feed, replayed from its start, gives just the links that the map has.
+
+    Nothing is linked twice, or unlinked that was not linked, and no blob is deleted while
+    something keeps it.
+    """
+    linked: set[tuple[str, Holder, bool]] = set()
+    kept: Counter[str] = Counter()
+    for event in snapshotter.events():
+        if event.kind is EventKind.DELETE:
+            assert not kept[event.digest], event
+            continue
+        assert event.holder is not None
+        link = event.digest, event.holder, event.retains
+        assert (link in linked) == (event.kind is EventKind.UNLINK), event
+        linked ^= {link}
+        kept[event.digest] += event.retains * (1 if link in linked else -1)
+    refs = snapshotter._parts.refs
+    with refs.view() as txn:
+        held = {(*holder_of(key), True) for key in txn.bucket(schema.HOLDER)}
+        known = {(*mention_of(key), False) for key in txn.bucket(schema.MENTION)}
+    assert linked == held | known
 
 
 def both(*calls: object) -> Iterator[BaseException | None]:
