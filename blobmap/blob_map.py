@@ -76,7 +76,7 @@ class BlobMap:
 
     def get_blob(self, key: str) -> Blob | None:
         """Return the blob that the snapshot stands for, or None; NotFound without snapshot."""
-        return self._mappings.with_blob(self._parts.inner.stat(key)).blob
+        return self._mappings.stat(key).blob
 
     def set_blob(
         self,

@@ -7,7 +7,6 @@ that a blob is deleted exactly when its last holder goes.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from blobmap._map import usage
@@ -119,12 +118,11 @@ class BlobSnapshotter(BlobMap):
 
     def stat(self, key: str) -> Info:
         """Return the snapshot of any kind, with its blob."""
-        return self._mappings.with_blob(self._parts.inner.stat(key))
+        return self._mappings.stat(key)
 
     def update(self, info: Info, *fieldpaths: str) -> Info:
         """Change labels, as `Snapshotter.update`; `info.blob` is not looked at."""
-        changed = self._parts.inner.update(replace(info, blob=None), *fieldpaths)
-        return self._mappings.with_blob(changed)
+        return self._mappings.update(info, *fieldpaths)
 
     def usage(self, key: str) -> Usage:
         """Return the snapshot's own bytes and inodes, and the bytes of its blob.

@@ -40,19 +40,25 @@ class Mappings:
         self._parts = parts
         self._deletions = deletions
 
-    def with_blob(self, info: Info) -> Info:
-        """Return the snapshot with its layer's blob, if it stands for one."""
+    def stat(self, key: str) -> Info:
+        """See `BlobSnapshotter.stat`."""
+        # The edge first: if there is none, the snapshot that is seen then stood for no blob at
+        # some moment in between, while one that was seen first may have gone with its edge.
+        edge = self._parts.refs.edge(key)
+        return _with_blob(self._parts.inner.stat(key), edge)
+
+    def update(self, info: Info, *fieldpaths: str) -> Info:
+        """See `BlobSnapshotter.update`."""
         edge = self._parts.refs.edge(info.name)
-        blob = edge.blob if edge is not None and edge.is_of(info) else None
-        return replace(info, blob=blob)
+        return _with_blob(self._parts.inner.update(replace(info, blob=None), *fieldpaths), edge)
 
     def walk(self, *filters: str) -> Iterator[Info]:
         """See `BlobSnapshotter.walk`."""
         inner = self._parts.inner
         if not any("blob" in text for text in filters):
-            return map(self.with_blob, inner.walk(*filters))
+            return map(self._walked, inner.walk(*filters))
         matches = filter_language.parse(*filters)
-        infos = map(self.with_blob, inner.walk())
+        infos = map(self._walked, inner.walk())
         return (info for info in infos if matches(_fields(info)))
 
     def set(self, key: str, reference: Reference, *, replaces: bool, cause: str) -> None:
@@ -92,10 +98,9 @@ class Mappings:
 
     def all_of(self, key: str) -> tuple[Reference, ...]:
         """See `BlobSnapshotter.references_of`."""
+        edges = self._parts.refs.edges_of(key)
         info = self._parts.inner.stat(key)
-        return tuple(
-            edge.reference for edge in self._parts.refs.edges_of(key) if edge.is_of(info)
-        )
+        return tuple(edge.reference for edge in edges if edge.is_of(info))
 
     def drop_stale(self, key: str) -> None:
         """Drop what the map has under the key from an earlier life of it, if anything."""
@@ -110,6 +115,9 @@ class Mappings:
                     _LOG.info("dropped what an earlier %r had: %s", key, edge.blob.digest)
         self._deletions.carry_out(*released)
 
+    def _walked(self, info: Info) -> Info:
+        return _with_blob(info, self._parts.refs.edge(info.name))
+
     def _committed(self, key: str) -> Info:
         info = self._parts.inner.stat(key)
         if info.kind is not Kind.COMMITTED:
@@ -117,6 +125,11 @@ class Mappings:
                 f"snapshot {key!r} is {info.kind.value}: commit it before it is mapped"
             )
         return info
+
+
+def _with_blob(info: Info, edge: Edge | None) -> Info:
+    """Return the snapshot with its layer's blob, if it stands for one."""
+    return replace(info, blob=edge.blob if edge is not None and edge.is_of(info) else None)
 
 
 def _merged(key: str, old: Reference, new: Reference) -> Reference:

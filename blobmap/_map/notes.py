@@ -31,12 +31,11 @@ class Notes:
 
     def all_of(self, key: str) -> dict[str, object]:
         """See `BlobSnapshotter.metadata`."""
+        # Before the snapshot is looked at, for the same reason as in `Mappings.stat`.
+        rows = list(self._parts.refs.scan(schema.NOTE, key)) if schema.fits(key) else []
         life = schema.incarnation(self._parts.inner.stat(key))
-        if not schema.fits(key):
-            return {}
-        refs = self._parts.refs
         found = {}
-        for (_, name), raw in refs.scan(schema.NOTE, key):
+        for (_, name), raw in rows:
             note = Fields(raw, f"the metadata {name!r} of snapshot {key!r}")
             if note.text("incarnation") == life:
                 found[name] = note.value("value")

@@ -18,6 +18,7 @@ import pytest
 from support.map_model import BLOBS, DATA, IMAGES, NAMES, MapWorld, image_of
 
 from blobmap import locks
+from blobmap.contracts import Info, Kind
 from blobmap.errors import (
     AlreadyExists,
     BlobMapError,
@@ -147,6 +148,33 @@ def test_a_snapshot_that_is_being_removed_cannot_be_mapped(
     with pytest.raises(NotFound):
         mappings[0].result(LIMIT_SECONDS)
     assert world.snapshotter.references(Y) == 0
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda world: world.snapshotter.get_blob("first"),
+        lambda world: world.snapshotter.stat("first").blob,
+        lambda world: world.snapshotter.update(Info("first", "", Kind.COMMITTED)).blob,
+        lambda world: world.snapshotter.references_of("first"),
+        lambda world: world.snapshotter.metadata("first"),
+    ],
+)
+def test_a_snapshot_that_is_removed_meanwhile_is_not_told_to_have_had_nothing(
+    world: MapWorld, ask: Callable[[MapWorld], object]
+) -> None:
+    world.make("first", X)
+    world.snapshotter.set_metadata("first", "m", 1)
+    wanted = ask(world)
+
+    def remove_it_meanwhile(moment: str, call: str, key: str) -> None:
+        if moment == "after" and call in {"stat", "update"}:
+            world.inner.hook = on("never", "", lambda: None)
+            world.snapshotter.remove("first")
+
+    world.inner.hook = remove_it_meanwhile
+    assert ask(world) == wanted
+    assert wanted
 
 
 def test_what_an_image_is_made_of_stays_until_it_is_recorded(
