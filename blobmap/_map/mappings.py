@@ -126,14 +126,6 @@ class Mappings:
             )
         return info
 
-    def _walked(self, info: Info) -> Info:
-        return _joined(info, self._parts.refs.edge(info.name))
-
-
-def _joined(info: Info, edge: Edge | None) -> Info:
-    blob = edge.blob if edge is not None and edge.is_of(info) else None
-    return replace(info, blob=blob)
-
 
 def _with_blob(info: Info, edge: Edge | None) -> Info:
     """Return the snapshot with its layer's blob, if it stands for one."""

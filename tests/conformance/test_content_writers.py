@@ -133,6 +133,8 @@ def test_an_ingest_goes_on_where_it_was_left(content: ContentStore) -> None:
     assert (before.offset, before.total) == (128, 256)
     writer.close()
     assert content.status(REF) == before
+    with content.writer(REF) as writer:
+        assert writer.status() == before
 
     writer = content.writer(REF, size=256)
     assert (writer.status(), writer.digest()) == (before, digest)
@@ -221,6 +223,7 @@ def test_labels_change_as_told(content: ContentStore) -> None:
             after = content.update(ContentInfo(digest, 7, labels=labels), *paths)
         assert (after.size, after.created) == (100, before.created)
         assert after.updated in changing
+        assert after.updated != before.updated
         assert content.info(digest) == after
         return dict(after.labels)
 

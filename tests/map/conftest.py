@@ -1,4 +1,4 @@
-"""What the contract tests run over: each of both protocols in memory, and the local ones."""
+"""What the contract tests run over: a snapshotter in memory, and the local ones."""
 
 from __future__ import annotations
 
@@ -8,24 +8,13 @@ from pathlib import Path
 
 import pytest
 from support import basis as snapshots
-from support.fakes import FakeContentStore, FakeSnapshotter, counting_clock
+from support.fakes import FakeSnapshotter, counting_clock
 from support.importing import checked
 from support.local_kinds import KINDS, kind_of
 
 from blobmap import BlobSnapshotter
-from blobmap.contracts import ContentStore, Snapshotter
-from blobmap.local import LocalContent, durable
-
-
-@pytest.fixture(params=["fake", "local"])
-def content(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ContentStore]:
-    store: ContentStore
-    if request.param == "fake":
-        store = FakeContentStore()
-    else:
-        store = LocalContent(tmp_path / "content", clock=counting_clock())
-    yield store
-    store.close()
+from blobmap.contracts import Snapshotter
+from blobmap.local import durable
 
 
 @pytest.fixture(params=["fake", *KINDS])

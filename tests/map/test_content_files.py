@@ -106,6 +106,17 @@ def test_everything_is_there_after_reopening(root: Path) -> None:
             writer.commit(10, digests.of(b"unfinished"))
 
 
+def test_the_digest_to_come_is_remembered_and_told(root: Path) -> None:
+    digest = digests.of(b"to come")
+    with LocalContent(root) as content:
+        content.writer("ref", digest=digest).close()
+        with content.writer("ref") as writer:
+            assert writer.status().expected == digest
+
+    with LocalContent(root) as content:
+        assert content.status("ref").expected == digest
+
+
 def test_closing_the_store_keeps_what_writers_have(root: Path) -> None:
     with LocalContent(root) as content:
         writer = content.writer(REF)
