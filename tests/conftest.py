@@ -32,7 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     # Not the suites' own, for pytest reads their conftest too late to learn options from it.
     for what in ("snapshotter", "content"):
         parser.addoption(
-            f"--{what}", metavar="MODULE:FACTORY", help=f"test this {what} for conformance"
+            f"--{what}",
+            action="append",
+            default=[],
+            metavar="MODULE:FACTORY",
+            help=f"test this {what} for conformance",
         )
     parser.addoption(
         "--lacks", action="append", default=[], metavar="FEATURE", help="what it does not have"

@@ -9,7 +9,8 @@ have one's own tested from outside, name its factory:
 
 A factory takes a directory and returns what it opened in it. What it made there and closed
 must be there when it is called for that directory again, unless it is said to lack that:
-`--lacks reopening`, and `--lacks trees` if its mounts cannot be mounted.
+`--lacks reopening`, and `--lacks trees` if its mounts cannot be mounted. Each of these options
+may be given several times.
 """
 
 from __future__ import annotations
@@ -81,20 +82,23 @@ def _plain_contents() -> list[Implementation[ContentStore]]:
 
 
 def snapshotters(
-    factory: str | None, lacks: Sequence[str]
+    factories: Sequence[str], lacks: Sequence[str]
 ) -> list[Implementation[Snapshotter]]:
-    """Return the snapshotters to test: the one that the factory makes, or all of ours."""
-    plain = _plain_snapshotters()
-    if factory is not None:
-        plain = [Implementation(factory, _named(factory), frozenset(lacks))]
+    """Return the snapshotters to test: those that the factories make, or all of ours."""
+    plain = [
+        Implementation(factory, _named(factory), frozenset(lacks)) for factory in factories
+    ] or _plain_snapshotters()
     return [*plain, *map(_wrapped, plain)]
 
 
-def contents(factory: str | None, lacks: Sequence[str]) -> list[Implementation[ContentStore]]:
+def contents(
+    factories: Sequence[str], lacks: Sequence[str]
+) -> list[Implementation[ContentStore]]:
     """Return the content stores to test, likewise."""
-    if factory is None:
-        return _plain_contents()
-    return [Implementation(factory, _named(factory), NO_NAMESPACES | frozenset(lacks))]
+    return [
+        Implementation(factory, _named(factory), NO_NAMESPACES | frozenset(lacks))
+        for factory in factories
+    ] or _plain_contents()
 
 
 def _wrapped(plain: Implementation[Snapshotter]) -> Implementation[Snapshotter]:
