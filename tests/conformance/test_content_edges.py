@@ -228,6 +228,8 @@ def test_an_ingest_is_cut_to_nothing_only(content: ContentStore) -> None:
         with pytest.raises(InvalidArgument):
             writer.truncate(2)
         assert writer.status().offset == 5
+        writer.truncate(0)
+        assert (writer.status().offset, writer.digest()) == (0, digests.of(b""))
 
 
 def test_a_closed_writer_does_nothing_more(content: ContentStore) -> None:

@@ -248,7 +248,7 @@ def test_every_commit_closes_and_frees_the_ref(content: ContentStore) -> None:
     writer.write(more)
     with pytest.raises(FailedPrecondition):
         writer.commit(260, ABSENT)
-    for size, expected in ((256, None), (0, digest), (256, digest)):
+    for size, expected in ((256, None), (261, None), (0, digest), (256, digest)):
         writer = open_again(content, size=256)
         assert writer.status().offset == 260
         with pytest.raises(FailedPrecondition):

@@ -226,6 +226,18 @@ def test_a_file_of_the_parent_is_moved_by_a_link(trees: Trees) -> None:
     trees.chain(first, second)
 
 
+def test_two_names_of_one_file_stay_so(trees: Trees) -> None:
+    """Upstream: none."""
+
+    def first(root: Path) -> None:
+        write(root / "a" / "one", "x" * 1000)
+        (root / "b").mkdir()
+        os.link(root / "a" / "one", root / "b" / "two")
+        write(root / "b" / "apart", "x" * 1000)
+
+    trees.chain(first, lambda root: write(root / "more", "x"))
+
+
 def test_a_rename_is_a_rename(trees: Trees) -> None:
     """The directory is one that the layer made itself, as containerd has it for overlays.
 
