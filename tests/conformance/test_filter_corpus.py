@@ -49,6 +49,17 @@ CASES = {
     r'labels."more complex label with \\ and \""==present': [4],
     r'labels."more complex label with \\ and \"".post==present': [5],
 }
+# What surprises people, and is so on purpose.
+TRAPS = {
+    "labels.foo!=true": [1, 2, 3, 4, 5, 6, 7, 8],
+    'labels.bar!=""': [3],
+    'labels.bar==""': [],
+    "labels.bar~=^$": [0, 1, 2, 4, 5, 6, 7, 8],
+    "labels.name~=oo": [0, 2, 4, 5],
+    "labels.name~=^oo": [],
+    'labels."more complex label"!=present,labels.foo': [0, 8],
+    " labels.name == bar, labels.bar == true": [3],
+}
 REFUSED = (
     "labels.|foo|==omg_asdf.asdf-qwer",
     r'labels.?"more complex label with \\ and \"".post==present',
@@ -65,7 +76,7 @@ Walk = Callable[..., Iterable[Info] | Iterable[ContentInfo]]
 def require_corpus(walk: Walk) -> None:
     """Check every case, by the labels that the walk gives."""
     assert len(CASES) + len(REFUSED) == 26
-    for text, expected in CASES.items():
+    for text, expected in (CASES | TRAPS).items():
         found = [CORPUS.index(dict(info.labels)) for info in walk(text)]
         assert sorted(found) == expected, text
     for text in REFUSED:
