@@ -34,6 +34,8 @@ ODD_KEYS = (
     "\ud83d\ude00",
     "😀",
     "\n",
+    "one case",
+    "One Case",
     "é" * 100,
     "k" * 32 * 1024,
     '{"json": true}',
