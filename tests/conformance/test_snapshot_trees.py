@@ -13,61 +13,17 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.mounting import mounted, tree_of
-from support.trees import without_times
+from support.chains import Layer, Trees, write
+from support.mounting import mounted
 
 from blobmap.contracts import Kind, Snapshotter, Usage
 from blobmap.errors import FailedPrecondition, NotFound
 
-Layer = Callable[[Path], None]
-
 pytestmark = pytest.mark.needs("trees")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes owners")
-
-
-@dataclass
-class Trees:
-    """The snapshotter under test with what the tests of trees do to it.
-
-    Attributes:
-        flat: A directory changed in place, to compare with.
-    """
-
-    snapshotter: Snapshotter
-    flat: Path
-
-    @contextmanager
-    def tree(self, key: str) -> Iterator[Path]:
-        with tree_of(self.snapshotter.mounts(key), self.flat.parent) as path:
-            yield path
-
-    def require_equal(self, key: str) -> None:
-        with self.tree(key) as path:
-            assert without_times(path) == without_times(self.flat)
-
-    def chain(self, *layers: Layer) -> str:
-        """Apply and commit each layer on the one before; return the last one's name."""
-        parent = ""
-        for at, layer in enumerate(layers):
-            name, key, view = f"layer-{at}", f"active-{at}", f"layer-{at}-view"
-            self.snapshotter.prepare(key, parent)
-            self.require_equal(key)
-            layer(self.flat)
-            with self.tree(key) as path:
-                layer(path)
-            self.require_equal(key)
-            self.snapshotter.commit(name, key)
-            self.snapshotter.view(view, name)
-            self.require_equal(view)
-            self.snapshotter.remove(view)
-            parent = name
-        return parent
 
 
 @pytest.fixture
@@ -75,12 +31,6 @@ def trees(snapshotter: Snapshotter, tmp_path: Path) -> Trees:
     flat = tmp_path / "flat"
     flat.mkdir(mode=0o755)
     return Trees(snapshotter, flat)
-
-
-def write(path: Path, text: str, mode: int = 0o644) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(mode)
 
 
 def test_layers_add_up(trees: Trees) -> None:
