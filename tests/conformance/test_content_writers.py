@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import pytest
 from support.blobs import ABSENT, add, read, some_bytes
-from support.moments import Window
+from support.stretch import Window
 
 from blobmap import digest as digests
 from blobmap.contracts import ContentInfo, ContentStore, ContentWriter

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from support.basis import names
-from support.moments import Window
+from support.stretch import Window
 
 from blobmap.contracts import Info, Kind, Snapshotter
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound

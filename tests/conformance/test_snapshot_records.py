@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 from support.basis import BASIS, KEYS, build, names
-from support.moments import Window
+from support.stretch import Window
 
 from blobmap.contracts import Info, Kind, Snapshotter
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound

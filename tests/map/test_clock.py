@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from blobmap import digest as digests
+from blobmap.clock import Ticker, utc_now
 from blobmap.contracts import ContentInfo
 from blobmap.local import LocalContent, NativeSnapshotter
-from blobmap.clock import Ticker, utc_now
 
 NOON = datetime(2000, 1, 1, 12, tzinfo=UTC)
 

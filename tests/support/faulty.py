@@ -12,9 +12,9 @@ from pathlib import Path
 
 from support.fakes import FakeContentStore, FakeSnapshotter, FakeWriter
 
+from blobmap.clock import Ticker
 from blobmap.contracts import ContentInfo, Info, Kind, Usage
 from blobmap.errors import FailedPrecondition, NotFound
-from blobmap.clock import Ticker
 
 
 class Snapshots(FakeSnapshotter):

@@ -26,9 +26,9 @@ from support.fakes import FakeContentStore, FakeSnapshotter
 from support.namespaces import FakeNamespaces
 
 from blobmap import BlobSnapshotter
+from blobmap.clock import Ticker
 from blobmap.contracts import ContentStore, Snapshotter
 from blobmap.local import LocalContent, NativeSnapshotter
-from blobmap.clock import Ticker
 
 T = TypeVar("T")
 
