@@ -131,8 +131,11 @@ class Refs(Rows):
     def put_intent(self, snapshot: str, intent: Intent) -> None:
         """Record that the snapshot is about to be removed."""
         with self.update("remove") as change:
-            key = self.scope.key(snapshot)
-            change.txn.bucket(schema.INTENT).put(key, schema.encode_intent(intent))
+            intents = change.txn.bucket(schema.INTENT)
+            intents.put(self.scope.key(snapshot), schema.encode_intent(intent))
+            # No row is ever there. But on a full disk blobkv gives its reserve only to updates
+            # that delete as much as they put, and this one is the first step of a removal.
+            intents.delete(self.scope.key(snapshot, ""))
 
     def withdraw_intent(self, snapshot: str) -> None:
         """Record that the snapshot was not removed."""
