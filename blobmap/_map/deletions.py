@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -92,7 +93,7 @@ class Deletions:
             failed = [digest for digest in digests if not self._carry_out(digest)]
             if failed and wait:
                 raise Unavailable(
-                    f"blob {failed[0]} could not be deleted: {self._failures.get(failed[0])}; "
+                    f"blob {failed[0]} could not be deleted: {self._reason(failed[0])}; "
                     "nothing holds it any more, and its deletion stays queued"
                 )
             if not failed:
@@ -143,16 +144,25 @@ class Deletions:
         return not failed_count
 
     def _carry_out_soon(self, digest: str) -> bool:
-        try:
-            with deadline(_BUSY_SECONDS):
-                return self._carry_out(digest)
-        except DeadlineExceeded:
-            # Somebody is busy with this very blob.
-            return False
+        return self._carry_out(digest, busy_seconds=_BUSY_SECONDS)
 
-    def _carry_out(self, digest: str) -> bool:
-        """Delete the blob if it is queued; return whether nothing went wrong."""
-        with self._parts.locks.hold(locks.blob(digest)):
+    def _carry_out(self, digest: str, *, busy_seconds: float | None = None) -> bool:
+        """Delete the blob if it is queued; return whether nothing went wrong.
+
+        Args:
+            digest: The blob.
+            busy_seconds: How long to wait for somebody else who is busy with it, if not until
+                the caller's deadline. It bounds that wait, not the deletion.
+        """
+        with ExitStack() as held:
+            try:
+                with ExitStack() as bounded:
+                    if busy_seconds is not None:
+                        bounded.enter_context(deadline(busy_seconds))
+                    held.enter_context(self._parts.locks.hold(locks.blob(digest)))
+            except DeadlineExceeded:
+                # Whoever let go of the blob has done so. Its deletion stays queued.
+                return False
             # Asked again under the lock: from here on nobody can start to hold the blob.
             if not self._parts.refs.queued(digest):
                 return True
@@ -172,6 +182,9 @@ class Deletions:
             self._parts.content.delete(digest)
         except NotFound:
             _LOG.debug("blob %s is gone already", digest)
+
+    def _reason(self, digest: str) -> str:
+        return self._failures.get(digest, "another call is busy with it")
 
     def _remember(self, digest: str, failure: Exception) -> None:
         if digest not in self._failures:
