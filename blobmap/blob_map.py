@@ -26,7 +26,7 @@ from blobmap._map.notes import Notes
 from blobmap._map.removal import Removal
 from blobmap._map.work import Works
 from blobmap.contracts import LAYER, Blob, Policy, Reference
-from blobmap.reconcile import Reconciliation
+from blobmap.reconcile import Reconciliation, restore_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -389,6 +389,7 @@ class BlobMap:
         return self._leases.all()
 
     def _replay(self) -> None:
+        restore_index(self._parts, self._leases, _QUARANTINE)
         self._removal.replay()
         self._works.replay()
         self._leases.end_expired()

@@ -242,6 +242,17 @@ class Reconciliation:
             self._deletions.carry_out(*(released or ()))
 
 
+def restore_index(parts: Parts, leases: Leases, quarantine: timedelta) -> None:
+    """Make an index that is gone anew from the truth; one that is there is left alone.
+
+    Without it, the first removal of a snapshot would take a blob that others stand for. So
+    that is done at open: one seek where there is an index.
+    """
+    if parts.refs.lacks_index():
+        fault_count = len(parts.refs.repair(leases.quarantine(quarantine)))
+        _LOG.warning("the index of holders was gone; mended %d faults of it", fault_count)
+
+
 def _is_shown(edge: Edge, walked: Info | None) -> bool:
     return walked is not None and edge.is_of(walked)
 

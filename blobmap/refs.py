@@ -261,6 +261,11 @@ class Refs(Rows):
         with self.view() as txn:
             return audit.audit(txn)
 
+    def lacks_index(self) -> bool:
+        """Return whether the index is gone as a whole, so that nothing it says is true."""
+        with self.view() as txn:
+            return audit.index_is_gone(txn)
+
     def repair(self, quarantine: str | None = None) -> list[Fault]:
         """Make the caches agree with the truth; return where they did not.
 

@@ -70,6 +70,16 @@ def audit(txn: blobkv.Transaction, repair: Repair | None = None) -> list[Fault]:
     return faults + _audit_listing(txn, repair)
 
 
+def index_is_gone(txn: blobkv.Transaction) -> bool:
+    """Return whether blobs are held, and the index of their holders is gone as a whole.
+
+    Cost: one seek where there is an index.
+    """
+    if any(True for _ in txn.bucket(schema.HOLDER)):
+        return False
+    return any(True for _ in _truth(txn))
+
+
 def _audit_holders(txn: blobkv.Transaction, repair: Repair | None) -> list[Fault]:
     faults = []
     holders = txn.bucket(schema.HOLDER)
