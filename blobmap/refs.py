@@ -72,11 +72,11 @@ class Refs(Rows):
             role, digest = edge.reference.role, edge.blob.digest
             holder = self._holder(snapshot, role)
             old = self._edge(change.txn, snapshot, role)
+            same = old is not None and (old.blob.digest, old.retains) == (digest, edge.retains)
             if edge.retains:
-                edges.link(change, holder, digest, size=edge.blob.size)
+                edges.link(change, holder, digest, size=edge.blob.size, again=same)
             else:
                 edges.mention(change, holder, digest)
-            same = old is not None and (old.blob.digest, old.retains) == (digest, edge.retains)
             released = () if old is None or same else self._unlink(change, holder, old)
             key = self.scope.key(snapshot, role)
             change.txn.bucket(schema.EDGE).put(key, schema.encode_edge(edge))

@@ -38,6 +38,7 @@ def link(
     *,
     size: int | None = None,
     foreign: bool = False,
+    again: bool = False,
 ) -> None:
     """Record that `holder` holds the blob, and take it off the queue. Idempotent.
 
@@ -47,8 +48,10 @@ def link(
         digest: The blob.
         size: Its size in bytes, where known.
         foreign: For works and leases only: the blob was there, and not held, before.
+        again: Whether it held the blob already, by the word of the truth. If no row says so,
+            that was lost, and the tally may count it still: then holders are counted anew.
 
-    Cost: O(log n).
+    Cost: O(log n), and O(holders) where a row was lost.
     """
     txn, key = change.txn, blobkv.pack(digest)
     holders = txn.bucket(schema.HOLDER)
@@ -57,7 +60,8 @@ def link(
         tally = Tally(0, None, foreign)
     if holders.get(holder.key(digest)) is None:
         holders.put(holder.key(digest), b"")
-        tally = replace(tally, count=tally.count + 1)
+        rows = holders.keys(prefix=key)
+        tally = replace(tally, count=sum(1 for _ in rows) if again else tally.count + 1)
         change.tell(EventKind.LINK, digest, holder)
     tally = replace(
         tally,
