@@ -19,29 +19,13 @@ from support.blobmap_command import error, lines, on_terminal, run
 from support.images import LayoutBuilder, digest_of, layout, member, symlink, tar
 
 import blobmap
+from blobmap.cli import cli
 
 BASE = tar(member("a", b"a" * 3000), member("b", b"b"))
 SECOND = tar(member("c", b"c"), member(".wh.b"))
 LAYER = digest_of(images.compress(BASE, "gzip"))
 
-COMMANDS = (
-    "import",
-    "export",
-    "images",
-    "ls",
-    "blobs",
-    "usage",
-    "explain",
-    "rm",
-    "refs",
-    "pending",
-    "events",
-    "leases",
-    "lease",
-    "release",
-    "reconcile",
-    "verify",
-)
+COMMANDS = tuple(sorted(cli.commands))
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
