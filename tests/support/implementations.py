@@ -23,12 +23,13 @@ from typing import Generic, TypeVar
 
 import pytest
 from support.fakes import FakeContentStore, FakeSnapshotter
+from support.local_kinds import require_overlays
 from support.namespaces import FakeNamespaces
 
 from blobmap import BlobSnapshotter
 from blobmap.clock import Ticker
 from blobmap.contracts import ContentStore, Snapshotter
-from blobmap.local import LocalContent, NativeSnapshotter
+from blobmap.local import LocalContent, NativeSnapshotter, OverlaySnapshotter
 
 T = TypeVar("T")
 
@@ -61,8 +62,15 @@ def _plain_snapshotters() -> list[Implementation[Snapshotter]]:
     in_memory = frozenset({"trees", "reopening"})
     return [
         Implementation("native", NativeSnapshotter),
+        Implementation("overlay", _open_overlay),
         Implementation("fake", lambda _: FakeSnapshotter(clock=Ticker().now), in_memory),
     ]
+
+
+def _open_overlay(directory: Path) -> Snapshotter:
+    directory.mkdir(exist_ok=True)
+    require_overlays(directory)
+    return OverlaySnapshotter(directory)
 
 
 def _plain_contents() -> list[Implementation[ContentStore]]:
