@@ -51,7 +51,8 @@ class Background:
     Invariants:
 
     * A task is there exactly as long as its job is due, running, or to be tried again.
-    * `_idle` counts the threads that wait.
+    * `_idle` counts the threads that wait. While a job waits, so does a thread, up to the
+      bound: the one that waited may take another job, and hang.
     """
 
     def __init__(self) -> None:
@@ -79,10 +80,7 @@ class Background:
                 task.again = due if task.again is None else min(task.again, due)
             else:
                 task.due = min(task.due, due)
-            if not self._idle and len(self._threads) < _THREADS_MAX:
-                thread = Thread(target=self._work, name="blobmap background", daemon=True)
-                self._threads.add(thread)
-                thread.start()
+            self._staff()
             self._condition.notify()
 
     def wait(self, names: Collection[str], seconds: float) -> bool:
@@ -118,6 +116,21 @@ class Background:
                 running = ", ".join(self._tasks)
                 raise DeadlineExceeded(f"still under way: {running}; close again later")
 
+    def _staff(self) -> None:
+        """Start a thread if a job waits and no thread does. The caller has the condition."""
+        waits = any(not task.running for task in self._tasks.values())
+        if not waits or self._idle or len(self._threads) >= _THREADS_MAX:
+            return
+        thread = Thread(target=self._work, name="blobmap background", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            _LOG.warning("cannot start a thread; what is to be done waits", exc_info=True)
+        finally:
+            if thread.ident is None:
+                self._threads.discard(thread)
+
     def _work(self) -> None:
         try:
             while (found := self._take()) is not None:
@@ -137,6 +150,7 @@ class Background:
                 now = time.monotonic()
                 if task is not None and task.due <= now:
                     task.running = True
+                    self._staff()
                     return name, task
                 if task is None and now >= end:
                     break

@@ -7,7 +7,9 @@ anything takes, only on what comes before what. `_backoff` is looked at by itsel
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from threading import Event
 
 import pytest
@@ -85,6 +87,40 @@ def test_a_job_that_hangs_holds_up_no_other(background: Background) -> None:
     assert not background.wait(["hangs"], 0.01)
     release.set()
     assert background.wait(["hangs", "hangs too"], PATIENCE_SECONDS)
+
+
+def test_a_job_that_hangs_leaves_a_thread_for_what_is_due_later(
+    background: Background,
+) -> None:
+    release, done = Event(), Event()
+    background.submit("later", lambda: not done.set(), delay=0.1)
+    with background._condition:
+        assert background._condition.wait_for(lambda: background._threads, PATIENCE_SECONDS)
+    while not background._idle:
+        time.sleep(0)
+    # The thread that waits for the one takes the other.
+    background.submit("hangs", lambda: release.wait(PATIENCE_SECONDS))
+
+    assert done.wait(PATIENCE_SECONDS / 3)
+    release.set()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_thread_that_does_not_start_is_not_waited_for(
+    background: Background, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise error("no more threads")
+
+    done: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        for name in "abcde":
+            with suppress(KeyboardInterrupt):
+                background.submit(name, lambda name=name: not done.append(name))
+    background.submit("f", lambda: True)
+    assert background.wait("abcdef", PATIENCE_SECONDS)
+    assert sorted(done) == ["a", "b", "c", "d", "e"]
 
 
 def test_a_job_submitted_while_it_runs_is_done_once_more_and_not_at_once(
