@@ -17,11 +17,11 @@ import blobkv
 from blobmap._map import audit, edges, events, schema
 from blobmap._map.events import EventKind
 from blobmap._map.rows import PAGE_COUNT, Rows
-from blobmap._map.schema import Edge, Holder, Intent, Queued
+from blobmap._map.schema import Edge, Holder, Intent, Note, Queued
 from blobmap.contracts import LAYER, Blob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from blobmap._map.audit import Fault
     from blobmap._map.events import Change, Event
@@ -142,16 +142,40 @@ class Refs(Rows):
         with self.update("remove") as change:
             change.txn.bucket(schema.INTENT).delete(self.scope.key(snapshot))
 
-    def finish_removal(self, snapshot: str, cause: str) -> tuple[str, ...]:
-        """Record that the snapshot is gone, with all about it; return the digests it held."""
+    def finish_removal(
+        self, snapshot: str, cause: str, *, alive: str | None = None
+    ) -> tuple[str, ...]:
+        """Record that the snapshot is gone, with all about it; return the digests it held.
+
+        Args:
+            snapshot: The snapshot.
+            cause: Why, for the feed.
+            alive: The life that the key has by now, if any: what is about that one stays.
+        """
         with self.update(cause) as change:
-            key = self.scope.key(snapshot)
-            change.txn.bucket(schema.INTENT).delete(key)
-            change.txn.bucket(schema.NOTE).clear(key)
+            change.txn.bucket(schema.INTENT).delete(self.scope.key(snapshot))
+            self._drop_notes(change, snapshot, lambda life: life != alive)
             found = self._edges_of(change.txn, snapshot)
             return tuple(
-                digest for edge in found for digest in self._drop_edge(change, snapshot, edge)
+                digest
+                for edge in found
+                if edge.incarnation != alive
+                for digest in self._drop_edge(change, snapshot, edge)
             )
+
+    # Metadata of a snapshot.
+
+    def notes(self, snapshot: str) -> list[tuple[str, Note]]:
+        """Return what metadata is recorded for the key, of whichever life, by name."""
+        if not schema.fits(snapshot):
+            return []
+        rows = self.scan(schema.NOTE, snapshot)
+        return [(name, schema.decode_note(raw, snapshot, name)) for (_, name), raw in rows]
+
+    def drop_notes(self, snapshot: str, lives: Collection[str]) -> None:
+        """Drop the metadata of these lives of the key."""
+        with self.update("commit") as change:
+            self._drop_notes(change, snapshot, lives.__contains__)
 
     # Blobs, their holders, and the queue.
 
@@ -288,6 +312,13 @@ class Refs(Rows):
         return [
             schema.decode_edge(raw, snapshot, schema.text_parts(key)[-1]) for key, raw in rows
         ]
+
+    def _drop_notes(self, change: Change, snapshot: str, drops: Callable[[str], bool]) -> None:
+        notes = change.txn.bucket(schema.NOTE)
+        for key, raw in list(notes.items(prefix=self.scope.key(snapshot))):
+            name = schema.text_parts(key)[-1]
+            if drops(schema.decode_note(raw, snapshot, name).incarnation):
+                notes.delete(key)
 
     def _drop_edge(self, change: Change, snapshot: str, edge: Edge) -> tuple[str, ...]:
         role = edge.reference.role

@@ -157,10 +157,13 @@ class BlobSnapshotter(BlobMap):
         """Turn the active snapshot `key` into the committed snapshot `name`.
 
         Only a committed snapshot can stand for a blob, so an active one has nothing to take
-        along. What the map has under its key is of an earlier snapshot, and is dropped.
+        along. What the map has under its key is of an earlier snapshot, and is dropped, and
+        so is the metadata of the active one.
         """
         self._mappings.drop_stale(key)
+        lives = self._notes.lives(key)
         self._parts.inner.commit(name, key, labels=labels)
+        self._notes.drop(key, lives)
 
     def remove(self, key: str, *, wait: bool = False) -> None:
         """Remove the snapshot, and each blob that nothing else holds.

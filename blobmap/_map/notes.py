@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from blobmap import locks
 from blobmap._map import schema
 from blobmap.errors import InvalidArgument
-from blobmap.fields import Fields, encode
+from blobmap.fields import encode
 
 if TYPE_CHECKING:
     from blobmap._map.parts import Parts
@@ -32,14 +32,18 @@ class Notes:
     def all_of(self, key: str) -> dict[str, object]:
         """See `BlobSnapshotter.metadata`."""
         # Before the snapshot is looked at, for the same reason as in `Mappings.stat`.
-        rows = list(self._parts.refs.scan(schema.NOTE, key)) if schema.fits(key) else []
+        notes = self._parts.refs.notes(key)
         life = schema.incarnation(self._parts.inner.stat(key))
-        found = {}
-        for (_, name), raw in rows:
-            note = Fields(raw, f"the metadata {name!r} of snapshot {key!r}")
-            if note.text("incarnation") == life:
-                found[name] = note.value("value")
-        return found
+        return {name: note.value for name, note in notes if note.incarnation == life}
+
+    def lives(self, key: str) -> set[str]:
+        """Return of which lives of the key there is metadata."""
+        return {note.incarnation for _, note in self._parts.refs.notes(key)}
+
+    def drop(self, key: str, lives: set[str]) -> None:
+        """Drop the metadata of lives of the key that are over."""
+        if lives:
+            self._parts.refs.drop_notes(key, lives)
 
     def set(self, key: str, name: str, value: object) -> None:
         """See `BlobSnapshotter.set_metadata`."""

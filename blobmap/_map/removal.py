@@ -102,7 +102,7 @@ class Removal:
                 return
             if incarnation(info) != intent.incarnation:
                 # The key lives again, and is not the one whose end was wanted.
-                self._finish(key, _REPLAY)
+                self._finish(key, _REPLAY, alive=incarnation(info))
             elif intent.doubtful:
                 self._parts.refs.withdraw_intent(key)
             else:
@@ -147,8 +147,8 @@ class Removal:
         self._parts.refs.withdraw_intent(key)
         return False
 
-    def _finish(self, key: str, cause: str) -> tuple[str, ...]:
-        digests = self._parts.refs.finish_removal(key, cause)
+    def _finish(self, key: str, cause: str, *, alive: str | None = None) -> tuple[str, ...]:
+        digests = self._parts.refs.finish_removal(key, cause, alive=alive)
         if digests:
             _LOG.info("removed snapshot %r, which held %s", key, ", ".join(digests))
         return digests

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import blobkv
 from blobmap.contracts import Blob, Image, Info, Kind, Policy, Reference
@@ -46,7 +46,6 @@ from blobmap.fields import Fields, encode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
-    from typing import Self
 
 EDGE: Final = "edge"
 NOTE: Final = "note"
@@ -69,7 +68,6 @@ BY_SNAPSHOT: Final = "snapshot"
 BY_WORK: Final = "work"
 # They hold blobs that may not be there yet, and that may have been there before.
 TEMPORARY: Final = frozenset({BY_LEASE, BY_WORK})
-
 CLAIM_BLOB: Final = "blob"
 CLAIM_SCRATCH: Final = "scratch"
 
@@ -167,6 +165,14 @@ class Edge:
     def is_of(self, info: Info) -> bool:
         """Return whether `info` is the very snapshot the edge was made for."""
         return info.kind is Kind.COMMITTED and self.incarnation == incarnation(info)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A piece of metadata of a snapshot, and which life of its key that is about."""
+
+    value: object
+    incarnation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +305,12 @@ def decode_edge(raw: bytes, snapshot: str, role: str) -> Edge:
     policy = Policy.RETAIN if fields.flag("retains") else Policy.KNOW
     reference = Reference(role, blob, policy, fields.labels("annotations"))
     return Edge(reference, fields.text("incarnation"))
+
+
+def decode_note(raw: bytes, snapshot: str, name: str) -> Note:
+    """Return the value of a row of `note`; DataLoss if it does not read."""
+    fields = Fields(raw, f"the metadata {name!r} of snapshot {snapshot!r}")
+    return Note(fields.value("value"), fields.text("incarnation"))
 
 
 def encode_image(image: Image, sizes: Mapping[str, int]) -> bytes:

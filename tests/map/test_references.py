@@ -166,6 +166,15 @@ def test_metadata_goes_with_its_snapshot(world: MapWorld) -> None:
         world.snapshotter.metadata("b")
 
 
+def test_metadata_goes_with_the_active_snapshot_that_is_committed(world: MapWorld) -> None:
+    world.snapshotter.prepare("active")
+    world.snapshotter.set_metadata("active", "n", 1)
+    world.snapshotter.commit("b", "active")
+
+    assert world.snapshotter.metadata("b") == {}
+    assert not world.snapshotter._parts.refs.recorded("active")
+
+
 def test_metadata_of_one_snapshot_is_not_another_s(world: MapWorld) -> None:
     for key in ("\x00", "\x00\xff", "a-"):
         world.make(key)

@@ -198,3 +198,26 @@ def test_removing_again_after_an_unknown_outcome_succeeds(world: MapWorld) -> No
     world.snapshotter.remove("s")
 
     assert X not in world.present()
+
+
+def test_ending_a_removal_leaves_what_lives_under_the_key_now_its_metadata(
+    world: MapWorld,
+) -> None:
+    world.make("s", X)
+
+    def lose_all_answers(moment: str, call: str, key: str) -> None:
+        # Once the removal has begun; it is done, but its caller cannot tell.
+        if (moment, call) == ("after", "remove"):
+            world.inner.hook = fail(OSError, "stat", moment="before")
+            raise OSError("out of order")
+
+    world.inner.hook = lose_all_answers
+    with pytest.raises(OSError, match="out of order"):
+        world.snapshotter.remove("s")
+    world.inner.hook = fail(OSError)
+    world.snapshotter.prepare("s")
+    world.snapshotter.set_metadata("s", "n", 1)
+    world.snapshotter.reconcile(force=True)
+
+    assert world.snapshotter.metadata("s") == {"n": 1}
+    assert X not in world.present()
