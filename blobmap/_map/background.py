@@ -92,7 +92,8 @@ class Background:
 
         def settled() -> bool:
             tasks = [self._tasks[name] for name in names if name in self._tasks]
-            return not any(task.running or not task.failures for task in tasks)
+            now = time.monotonic()
+            return not any(t.running or not t.failures or t.due <= now for t in tasks)
 
         with self._condition:
             if current_thread() in self._threads:
