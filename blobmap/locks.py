@@ -50,13 +50,14 @@ class Locks:
         self._mutex = Lock()
         self._users: dict[Name, tuple[RLock, int]] = {}
 
-    def hold(self, *names: Name) -> Hold:
+    def hold(self, *names: Name, patience: float | None = None) -> Hold:
         """Return what holds all of the locks in a with-block; it waits, lowest name first.
 
         A thread that holds one must ask only for higher ones. Entering the block raises
-        DeadlineExceeded if the caller's deadline (`deadlines`) is over by then.
+        DeadlineExceeded if the caller's deadline (`deadlines`) is over by then, or any of the
+        locks was waited for longer than `patience`, in seconds.
         """
-        return Hold(self, names)
+        return Hold(self, names, patience)
 
     def join(self, name: Name) -> RLock:
         """Count one more user of the lock, and return it."""
@@ -83,9 +84,10 @@ class Hold:
     it holds already can only be an orphan; so it gets in, and frees it when it leaves.
     """
 
-    def __init__(self, locks: Locks, names: Iterable[Name]) -> None:
+    def __init__(self, locks: Locks, names: Iterable[Name], patience: float | None) -> None:
         self._locks = locks
         self._names = sorted(set(names))
+        self._patience = patience
         self._joined: dict[Name, RLock] = {}
 
     def __enter__(self) -> None:
@@ -93,7 +95,7 @@ class Hold:
             for name in self._names:
                 # Noted before it is acquired, so that an interrupt in between is made good.
                 lock = self._joined[name] = self._locks.join(name)
-                _acquire(lock, name)
+                _acquire(lock, name, self._patience)
         except BaseException:
             self._release()
             raise
@@ -118,9 +120,9 @@ class Hold:
             self._locks.leave(name)
 
 
-def _acquire(lock: RLock, name: Name) -> None:
-    left = deadlines.remaining()
-    if not lock.acquire(timeout=-1 if left is None else left):
+def _acquire(lock: RLock, name: Name, patience: float | None) -> None:
+    bounds = [bound for bound in (deadlines.remaining(), patience) if bound is not None]
+    if not lock.acquire(timeout=min(bounds, default=-1)):
         kind, text = name
         raise DeadlineExceeded(
             f"{_KINDS[kind]} {text!r} is busy: another call that needs it did not end before "

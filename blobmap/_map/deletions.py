@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from blobmap import locks
-from blobmap.deadlines import deadline, remaining
+from blobmap.deadlines import remaining
 from blobmap.errors import DeadlineExceeded, NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -144,22 +144,19 @@ class Deletions:
         return not failed_count
 
     def _carry_out_soon(self, digest: str) -> bool:
-        return self._carry_out(digest, busy_seconds=_BUSY_SECONDS)
+        return self._carry_out(digest, patience=_BUSY_SECONDS)
 
-    def _carry_out(self, digest: str, *, busy_seconds: float | None = None) -> bool:
+    def _carry_out(self, digest: str, *, patience: float | None = None) -> bool:
         """Delete the blob if it is queued; return whether nothing went wrong.
 
         Args:
             digest: The blob.
-            busy_seconds: How long to wait for somebody else who is busy with it, if not until
-                the caller's deadline. It bounds that wait, not the deletion.
+            patience: How long to wait for somebody else who is busy with it, if not until the
+                caller's deadline. It bounds that wait, not the deletion.
         """
         with ExitStack() as held:
             try:
-                with ExitStack() as bounded:
-                    if busy_seconds is not None:
-                        bounded.enter_context(deadline(busy_seconds))
-                    held.enter_context(self._parts.locks.hold(locks.blob(digest)))
+                held.enter_context(self._parts.locks.hold(locks.blob(digest), patience=patience))
             except DeadlineExceeded:
                 # Whoever let go of the blob has done so. Its deletion stays queued.
                 return False

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from threading import Event
+from time import sleep
 
 import pytest
 from support.map_model import BLOBS, DATA, MapWorld
 
 from blobkv import LockedError
+from blobmap import deadlines
 from blobmap._map import background as background_module
 from blobmap.contracts import Policy
 from blobmap.deadlines import deadline
@@ -152,6 +154,45 @@ def test_opening_does_not_wait_for_a_store_that_hangs(world: MapWorld) -> None:
     assert world.queue() == {X}
     store.release.set()
     wait_until_gone(world, store)
+
+
+def test_a_store_that_works_again_is_tried_at_once_when_asked_to(
+    world: MapWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background_module, "_backoff", lambda _: 3600.0)
+    world.make("a", X)
+    store = Store(world, failures=2)
+    world.snapshotter.remove("a")
+    background = world.snapshotter._parts.background
+    assert background is not None
+    while not any(task.failures for task in list(background._tasks.values())):
+        store.deleted.wait(0.001)
+    world.snapshotter._deletions._patience = PATIENCE_SECONDS
+
+    assert world.snapshotter.reconcile().ok
+    assert world.present() == set()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_deletion_that_is_tried_again_has_all_the_time_it_needs(*, background: bool) -> None:
+    world, times = MapWorld(background=background), []
+
+    def hook(moment: str, call: str, key: str) -> None:
+        if (moment, call) == ("before", "delete"):
+            times.append(deadlines.remaining())
+            if len(times) == 1:
+                raise OSError("out of order")
+
+    for name, digest in (("a", X), ("b", Y)):
+        world.make(name, digest)
+    world.content.hook = hook
+    world.snapshotter.remove("a")
+    world.snapshotter.remove("b")
+    while world.queue():
+        sleep(0)
+    world.snapshotter.close()
+
+    assert times == [None] * 3
 
 
 def test_a_blob_held_anew_before_its_deletion_stays(world: MapWorld) -> None:
