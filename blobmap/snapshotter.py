@@ -221,6 +221,7 @@ class BlobSnapshotter(BlobMap):
         """
         if self._parts.background is not None:
             self._parts.background.close()
+        self._deletions.close()
         try:
             self._parts.refs.close()
         finally:

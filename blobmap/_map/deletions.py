@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import Condition, Thread, current_thread
 from typing import TYPE_CHECKING, Final
 
 from blobmap import locks
 from blobmap.deadlines import remaining
-from blobmap.errors import DeadlineExceeded, NotFound, Unavailable
+from blobmap.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +73,9 @@ class Deletions:
         self._parts = parts
         self._patience = patience
         self._failures: dict[str, str] = {}
+        self._condition = Condition()
+        self._busy: dict[Thread, str] = {}
+        self._closed = False
         self._order: deque[str] = deque()
 
     def carry_out(self, *digests: str, wait: bool = False) -> None:
@@ -122,6 +126,36 @@ class Deletions:
             failure = self._failures.get(digest)
             yield Pending(digest, queued.size, queued.since, queued.cause, failure)
 
+    def close(self) -> None:
+        """Begin no deletion any more, and wait for those that other threads make. Idempotent.
+
+        Raises:
+            DeadlineExceeded: The caller's deadline was over before that.
+        """
+
+        def others() -> list[str]:
+            return [item for thread, item in self._busy.items() if thread != current_thread()]
+
+        with self._condition:
+            self._closed = True
+            if not self._condition.wait_for(lambda: not others(), remaining()):
+                raise DeadlineExceeded(
+                    f"still deleting {', '.join(others())}; close again later"
+                )
+
+    @contextmanager
+    def _under_way(self, digest: str) -> Iterator[None]:
+        with self._condition:
+            if self._closed:
+                raise FailedPrecondition("the map is closed: open it again")
+            self._busy[current_thread()] = digest
+        try:
+            yield
+        finally:
+            with self._condition:
+                del self._busy[current_thread()]
+                self._condition.notify_all()
+
     def _try(self, digest: str) -> bool:
         """Delete the blob if it is queued; if that fails, leave it to a sweep."""
         assert self._parts.background is not None
@@ -154,12 +188,14 @@ class Deletions:
             patience: How long to wait for somebody else who is busy with it, if not until the
                 caller's deadline. It bounds that wait, not the deletion.
         """
+        lock = self._parts.locks.hold(locks.blob(digest), patience=patience)
         with ExitStack() as held:
             try:
-                held.enter_context(self._parts.locks.hold(locks.blob(digest), patience=patience))
+                held.enter_context(lock)
             except DeadlineExceeded:
                 # Whoever let go of the blob has done so. Its deletion stays queued.
                 return False
+            held.enter_context(self._under_way(digest))
             # Asked again under the lock: from here on nobody can start to hold the blob.
             if not self._parts.refs.queued(digest):
                 return True

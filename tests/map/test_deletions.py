@@ -7,7 +7,8 @@ waits, waits for an event of the fake, and no time is looked at.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Event
+from functools import partial
+from threading import Event, Thread
 from time import sleep
 
 import pytest
@@ -140,6 +141,45 @@ def test_closing_waits_for_a_deletion_under_way(world: MapWorld) -> None:
 
     world.snapshotter = world.open()
     assert (world.queue(), world.present()) == (set(), set())
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_closing_waits_for_a_deletion_that_a_caller_makes(*, background: bool) -> None:
+    world = MapWorld(background=background)
+    world.make("a", X)
+    store = Store(world, hangs=X)
+    remove = partial(world.snapshotter.remove, "a", wait=True)
+    caller = Thread(target=remove, daemon=True)
+    caller.start()
+    assert store.reached.wait(PATIENCE_SECONDS)
+    with pytest.raises(DeadlineExceeded, match=X), deadline(0.01):
+        world.snapshotter.close()
+    with pytest.raises(LockedError):
+        world.open()
+    store.release.set()
+    caller.join(PATIENCE_SECONDS)
+    world.snapshotter.close()
+
+    world.snapshotter = world.open()
+    assert (world.queue(), world.present()) == (set(), set())
+    world.snapshotter.close()
+
+
+def test_a_map_that_is_closed_in_the_middle_of_a_deletion_by_its_own_thread_is_closed() -> None:
+    world = MapWorld()
+    world.make("a", X)
+
+    def close(moment: str, call: str, key: str) -> None:
+        if (moment, call) == ("before", "delete"):
+            world.snapshotter.close()
+
+    world.content.hook = close
+    with pytest.raises(FailedPrecondition, match="closed"):
+        world.snapshotter.remove("a")
+    world.content.hook = lambda *_: None
+    world.snapshotter = world.open()
+    assert (world.queue(), world.present()) == (set(), set())
+    world.snapshotter.close()
 
 
 def test_opening_does_not_wait_for_a_store_that_hangs(world: MapWorld) -> None:
