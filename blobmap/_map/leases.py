@@ -8,7 +8,8 @@
 A lease outlives the process that made it, and ends by its release or at its expiry: then what
 nothing else holds is deleted. It is woken by the clock, not by the next call: the background
 sleeps until the earliest expiry. Without a background that falls to the next call that deals
-with leases, to `cleanup`, to `reconcile`, and to the next open.
+with leases, to `cleanup`, to `reconcile`, and to the next open. Whoever has the map open ends
+the expired leases of every scope, for theirs may never be opened again.
 
 Source: containerd's leases, whose expiry waits for somebody else's deletion.
 """
@@ -25,6 +26,7 @@ from blobmap import digest as digests
 from blobmap import labels as label_rules
 from blobmap import locks
 from blobmap._map import edges, schema
+from blobmap._map.schema import Holder
 from blobmap.errors import AlreadyExists, InvalidArgument, NotFound
 from blobmap.fields import Fields, encode
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from blobmap._map.deletions import Deletions
     from blobmap._map.parts import Parts
-    from blobmap._map.schema import Holder
+    from blobmap._map.schema import Scope
 
 NAME_SIZE_MAX: Final = 1024
 _QUARANTINE: Final = "quarantine"
@@ -150,34 +152,21 @@ class Leases:
         self.watch()
         return _QUARANTINE
 
-    def end(self, name: str, cause: str, *, expired_by: datetime | None = None) -> None:
-        """End the lease, if it is there, and has expired by then, where that is given."""
-        with self._refs.update(cause) as change:
-            txn = change.txn
-            raw = txn.bucket(schema.LEASE).get(self._row(name))
-            if raw is None:
-                return
-            if expired_by is not None and _decode(name, raw).expires > expired_by:
-                return
-            rows = list(txn.bucket(schema.LEASED).keys(prefix=self._row(name)))
-            released = [schema.text_parts(row)[-1] for row in rows]
-            for row, digest in zip(rows, released, strict=True):
-                txn.bucket(schema.LEASED).delete(row)
-                edges.unlink(change, self._holder(name), digest)
-            txn.bucket(schema.LEASE).delete(self._row(name))
-        self._deletions.carry_out(*released)
+    def release(self, name: str) -> None:
+        """See `Lease.release`."""
+        self._end(self._refs.scope, name, f"lease {name!r} released")
 
     def end_expired(self) -> None:
-        """End each lease whose time has come."""
+        """End each lease, of every scope, whose time has come."""
         now = self._refs.clock()
-        for info in self.all():
+        for scope, info in self._all():
             if info.expires <= now:
-                self.end(info.name, f"lease {info.name!r} expired", expired_by=now)
+                self._end(scope, info.name, f"lease {info.name!r} expired", expired_by=now)
 
     def watch(self) -> None:
         """Have the background end leases when their time comes."""
         background = self._parts.background
-        earliest = min((info.expires for info in self.all()), default=None)
+        earliest = min((info.expires for _, info in self._all()), default=None)
         if background is None or earliest is None:
             return
         seconds = (earliest - self._refs.clock()).total_seconds()
@@ -187,6 +176,30 @@ class Leases:
         self.end_expired()
         self.watch()
         return True
+
+    def _all(self) -> Iterator[tuple[Scope, LeaseInfo]]:
+        for scope, (name,), raw in self._refs.scan_all(schema.LEASE):
+            yield scope, _decode(name, raw)
+
+    def _end(
+        self, scope: Scope, name: str, cause: str, *, expired_by: datetime | None = None
+    ) -> None:
+        """End the lease, if it is there, and has expired by then, where that is given."""
+        row, holder = scope.key(name), Holder(schema.BY_LEASE, scope, name)
+        with self._refs.update(cause) as change:
+            txn = change.txn
+            raw = txn.bucket(schema.LEASE).get(row)
+            if raw is None:
+                return
+            if expired_by is not None and _decode(name, raw).expires > expired_by:
+                return
+            rows = list(txn.bucket(schema.LEASED).keys(prefix=row))
+            released = [schema.text_parts(held)[-1] for held in rows]
+            for held, digest in zip(rows, released, strict=True):
+                txn.bucket(schema.LEASED).delete(held)
+                edges.unlink(change, holder, digest)
+            txn.bucket(schema.LEASE).delete(row)
+        self._deletions.carry_out(*released)
 
     def _info(self, txn: blobkv.Transaction, name: str) -> LeaseInfo:
         raw = txn.bucket(schema.LEASE).get(self._row(name))
@@ -241,7 +254,7 @@ class Lease:
 
     def release(self) -> None:
         """End it; blobs that nothing else holds are deleted. Idempotent."""
-        self._leases.end(self.name, f"lease {self.name!r} released")
+        self._leases.release(self.name)
 
     def __repr__(self) -> str:
         return f"Lease({self.name!r})"

@@ -115,6 +115,12 @@ class Rows:
         for key, raw in self._rows(table, self.scope.key(*parts)):
             yield schema.text_parts(key)[2:], raw
 
+    def scan_all(self, table: str) -> Iterator[tuple[Scope, tuple[str, ...], bytes]]:
+        """Yield the rows of every scope: the scope, the parts past it, the value."""
+        for key, raw in self._rows(table, b""):
+            namespace, snapshotter, *parts = schema.text_parts(key)
+            yield Scope(namespace, snapshotter), tuple(parts), raw
+
     def _rows(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         start = prefix
         while True:

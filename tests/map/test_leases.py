@@ -12,8 +12,10 @@ from datetime import timedelta
 from threading import Event
 
 import pytest
+from support.fakes import FakeSnapshotter
 from support.map_model import BLOBS, DATA, HOUR, MapWorld
 
+from blobmap import BlobSnapshotter
 from blobmap._map import leases as module
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
@@ -153,6 +155,36 @@ def test_leases_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(InvalidArgument):
         world.snapshotter.lease(name, lifetime=lifetime)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_lease_ends_at_its_time_though_its_own_snapshotter_is_never_opened_again(
+    monkeypatch: pytest.MonkeyPatch, *, background: bool
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS_MAX", 0.001)
+    world = MapWorld(background=background)
+    world.make("a", X)
+    world.snapshotter.lease("export", lifetime=HOUR).hold(X)
+    world.snapshotter.remove("a")
+    world.snapshotter.close()
+    with BlobSnapshotter(
+        FakeSnapshotter(),
+        world.content,
+        "/map",
+        name="other",
+        background=background,
+        clock=world.clock,
+        fs=world.disk,
+    ) as other:
+        other.lease("export", lifetime=2 * HOUR).hold(X)
+        assert [info.name for info in other.leases()] == ["export"]
+        world.clock.now += HOUR
+        other.reconcile()
+        assert other.references(X) == 1
+        world.clock.now += HOUR
+        while world.present():
+            other.reconcile()
+        assert list(other.leases()) == []
 
 
 # Pins.
