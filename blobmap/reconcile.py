@@ -205,8 +205,7 @@ class Reconciliation:
 
     def _repair(self, report: Report, *, quarantine: timedelta | Literal[False]) -> None:
         if report.counts[CACHE]:
-            lease = self._leases.quarantine(quarantine) if quarantine else None
-            self._parts.refs.repair(lease)
+            self._leases.repair(quarantine or None)
         if report.counts[GONE] or report.counts[OTHER]:
             self._drop_edges()
         self._removal.replay()

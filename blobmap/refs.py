@@ -290,14 +290,15 @@ class Refs(Rows):
         with self.view() as txn:
             return audit.index_is_gone(txn)
 
-    def repair(self, quarantine: str | None = None) -> list[Fault]:
+    def repair(self, quarantine: Callable[[Change], Holder] | None = None) -> list[Fault]:
         """Make the caches agree with the truth; return where they did not.
 
         Args:
-            quarantine: The lease that keeps what has no holder by that; None to queue it.
+            quarantine: Makes, in the same update, the lease that keeps what has no holder by
+                that; None to queue it.
         """
-        lease = None if quarantine is None else self.holder(schema.BY_LEASE, quarantine)
         with self.update("reconcile") as change:
+            lease = None if quarantine is None else quarantine(change)
             return audit.audit(change.txn, audit.Repair(change, lease))
 
     def _holder(self, snapshot: str, role: str) -> Holder:

@@ -17,8 +17,9 @@ Source: containerd's leases, whose expiry waits for somebody else's deletion.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 import blobkv
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from blobmap._map.deletions import Deletions
+    from blobmap._map.events import Change
     from blobmap._map.parts import Parts
     from blobmap._map.schema import Scope
 
@@ -141,16 +143,15 @@ class Leases:
             change.txn.bucket(schema.LEASE).put(self._row(name), _encode(renewed))
         self.watch()
 
-    def quarantine(self, lifetime: timedelta) -> str:
-        """Return the name of the lease that keeps what is doubtful; it lasts that long more."""
-        with self._refs.update("quarantine") as change:
-            leases, row = change.txn.bucket(schema.LEASE), self._row(_QUARANTINE)
-            found = leases.get(row)
-            created = change.now if found is None else _decode(_QUARANTINE, found).created
-            info = LeaseInfo(_QUARANTINE, created, _end(change.now, lifetime), {})
-            leases.put(row, _encode(info))
+    def repair(self, lifetime: timedelta | None) -> None:
+        """Make the map's caches agree with the truth.
+
+        Args:
+            lifetime: How long to keep the blobs that have no holder left by that; None to
+                have them deleted.
+        """
+        self._refs.repair(None if lifetime is None else partial(self._quarantine, lifetime))
         self.watch()
-        return _QUARANTINE
 
     def release(self, name: str) -> None:
         """See `Lease.release`."""
@@ -176,6 +177,17 @@ class Leases:
         self.end_expired()
         self.watch()
         return True
+
+    def _quarantine(self, lifetime: timedelta, change: Change) -> Holder:
+        """Return the lease that keeps what is doubtful; it lasts at least that long more."""
+        leases, row = change.txn.bucket(schema.LEASE), self._row(_QUARANTINE)
+        found = leases.get(row)
+        info = LeaseInfo(_QUARANTINE, change.now, _end(change.now, lifetime))
+        if found is not None:
+            old = _decode(_QUARANTINE, found)
+            info = replace(old, expires=max(old.expires, info.expires))
+        leases.put(row, _encode(info))
+        return self._holder(_QUARANTINE)
 
     def _all(self) -> Iterator[tuple[Scope, LeaseInfo]]:
         for scope, (name,), raw in self._refs.scan_all(schema.LEASE):

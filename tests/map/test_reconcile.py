@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from support.map_model import BLOBS, DATA, MapWorld, image_of, map_world
 
 from blobmap import digest as digests
+from blobmap._map.leases import Leases
 from blobmap._map.schema import Edge, Intent, encode_edge, incarnation
 from blobmap.contracts import LAYER, Blob, Info, Reference
 from blobmap.errors import FailedPrecondition, Unavailable
@@ -20,6 +22,7 @@ from blobmap.findings import Evidence
 
 X, Y, Z = BLOBS[3:]
 COUNT = 20
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -340,6 +343,32 @@ def test_a_quarantine_that_is_over_or_forced_away_deletes() -> None:
             world.snapshotter.open_lease("quarantine").release()
         assert world.present() == {Y}
         world.check()
+
+
+def test_a_lease_called_quarantine_is_neither_shortened_nor_stripped() -> None:
+    world = MapWorld()
+    for number in range(20):
+        world.make(f"{number}", X if number == 0 else Y)
+    world.snapshotter.lease("quarantine", lifetime=30 * DAY, labels={"for": "me"}).hold(X)
+    before = list(world.snapshotter.leases())
+    stray_row(world)
+    world.snapshotter.reconcile(quarantine=DAY)
+
+    assert list(world.snapshotter.leases()) == before
+
+
+def test_a_quarantine_that_is_released_at_once_lets_go_of_the_blob(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = MapWorld()
+    for number in range(20):
+        world.make(f"{number}", X if number == 0 else Y)
+    stray_row(world)
+    monkeypatch.setattr(Leases, "watch", lambda leases: leases.release("quarantine"))
+    world.snapshotter.reconcile()
+
+    assert list(world.snapshotter.leases()) == []
+    assert world.present() == {Y}
 
 
 def test_a_run_that_is_broken_off_leaves_the_next_one_less_to_do() -> None:
