@@ -139,8 +139,10 @@ def _audit_tallies(
         releases = digest not in unlisted
         faults.append(Fault(digest, "it has a tally, but no holder listed", releases))
         if repair is not None:
+            tally = edges.tally_of(txn, digest)
             tallies.delete(blobkv.pack(digest))
-            _let_go(repair, digest)
+            if tally is None or not tally.foreign:
+                _let_go(repair, digest)
     return faults
 
 

@@ -187,6 +187,25 @@ def test_a_lease_ends_at_its_time_though_its_own_snapshotter_is_never_opened_aga
         assert list(other.leases()) == []
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_blob_that_was_never_the_map_s_outlives_the_loss_of_who_held_it(
+    world: MapWorld, *, force: bool
+) -> None:
+    for number in range(20):
+        world.make(f"{number}", Y)
+    put(world, X)
+    world.snapshotter.lease("look").hold(X)
+    refs = world.snapshotter._parts.refs
+    with refs.update("a test") as change:
+        change.txn.bucket("leased").clear()
+        change.txn.bucket("holder").delete(refs.holder("lease", "look").key(X))
+    assert world.snapshotter.reconcile(force=force).ok
+    for info in list(world.snapshotter.leases()):
+        world.snapshotter.open_lease(info.name).release()
+
+    assert world.present() == {X, Y}
+
+
 # Pins.
 
 
