@@ -42,7 +42,7 @@ class Fields:
         self._what = what
         try:
             fields = json.loads(raw)
-        except ValueError as cause:
+        except (ValueError, RecursionError) as cause:
             raise self.damage("is not JSON") from cause
         if not isinstance(fields, dict):
             raise self.damage("is not a JSON object")
@@ -120,11 +120,14 @@ class Fields:
         return tuple(map(self._valid, self.texts(name)))
 
     def time(self, name: str) -> datetime:
-        """Return a time, written in ISO 8601."""
+        """Return a time, written in ISO 8601, with its zone."""
         try:
-            return datetime.fromisoformat(self.text(name))
+            time = datetime.fromisoformat(self.text(name))
         except ValueError as cause:
             raise self._wrong(name, "a time") from cause
+        if time.tzinfo is None:
+            raise self._wrong(name, "a time with its zone")
+        return time
 
     def choice(self, name: str, choices: type[E]) -> E:
         """Return the one of the choices whose value is written there."""

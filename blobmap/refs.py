@@ -241,7 +241,7 @@ class Refs(Rows):
     def queue(self) -> Iterator[tuple[str, Queued]]:
         """Yield each digest that is queued for deletion, in order, and since when, and why."""
         for key, raw in self._rows(schema.QUEUE, b""):
-            (digest,) = schema.text_parts(key)
+            (digest,) = schema.text_parts(key, 1)
             yield digest, schema.decode_queued(raw, digest)
 
     def queued(self, digest: str) -> bool:
@@ -349,4 +349,4 @@ class Refs(Rows):
 
     def _digests(self, table: str) -> Iterator[str]:
         for key, _ in self._rows(table, b""):
-            yield schema.text_parts(key)[0]
+            yield schema.text_parts(key, 1)[0]

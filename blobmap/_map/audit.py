@@ -134,14 +134,14 @@ def _audit_tallies(
                 count, _size(txn, digest), foreign=False
             )
             tallies.put(blobkv.pack(digest), schema.encode_tally(replace(tally, count=count)))
-    digests = (schema.text_parts(key)[0] for key in tallies)
+    digests = (schema.text_parts(key, 1)[0] for key in tallies)
     for digest in [digest for digest in digests if not edges.held(txn, digest)]:
         releases = digest not in unlisted
         faults.append(Fault(digest, "it has a tally, but no holder listed", releases))
         if repair is not None:
-            tally = edges.tally_of(txn, digest)
+            stale = edges.tally_of(txn, digest)
             tallies.delete(blobkv.pack(digest))
-            if tally is None or not tally.foreign:
+            if stale is None or not stale.foreign:
                 _let_go(repair, digest)
     return faults
 
@@ -160,7 +160,7 @@ def _let_go(repair: Repair, digest: str) -> None:
 def _audit_queue(txn: blobkv.Transaction, repair: Repair | None) -> list[Fault]:
     faults = []
     queue = txn.bucket(schema.QUEUE)
-    digests = (schema.text_parts(key)[0] for key in queue)
+    digests = (schema.text_parts(key, 1)[0] for key in queue)
     for digest in [digest for digest in digests if edges.held(txn, digest)]:
         faults.append(Fault(digest, "it is queued for deletion, but has a holder"))
         if repair is not None:
@@ -189,7 +189,7 @@ def _audit_listing(txn: blobkv.Transaction, repair: Repair | None) -> list[Fault
 
 def _images(txn: blobkv.Transaction) -> Iterator[tuple[Scope, Image]]:
     for key, raw in txn.bucket(schema.IMAGE).items():
-        namespace, snapshotter, name = schema.text_parts(key)
+        namespace, snapshotter, name = schema.text_parts(key, 3)
         yield Scope(namespace, snapshotter), schema.decode_image(raw, name)
 
 
@@ -198,7 +198,7 @@ def _listing(scope: Scope, image: Image) -> Iterator[bytes]:
 
 
 def _lists(txn: blobkv.Transaction, row: bytes) -> bool:
-    namespace, snapshotter, snapshot, name = schema.text_parts(row)
+    namespace, snapshotter, snapshot, name = schema.text_parts(row, 4)
     raw = txn.bucket(schema.IMAGE).get(Scope(namespace, snapshotter).key(name))
     return raw is not None and snapshot in schema.decode_image(raw, name).snapshots
 
@@ -212,17 +212,17 @@ def _truth(txn: blobkv.Transaction) -> Iterator[tuple[str, Holder]]:
         for digest in image.blobs:
             yield digest, Holder(schema.BY_IMAGE, scope, image.name)
     for key in txn.bucket(schema.CLAIM):
-        namespace, snapshotter, work, kind, subject = schema.text_parts(key)
+        namespace, snapshotter, work, kind, subject = schema.text_parts(key, 5)
         if kind == schema.CLAIM_BLOB:
             yield subject, Holder(schema.BY_WORK, Scope(namespace, snapshotter), work)
     for key in txn.bucket(schema.LEASED):
-        namespace, snapshotter, lease, digest = schema.text_parts(key)
+        namespace, snapshotter, lease, digest = schema.text_parts(key, 4)
         yield digest, Holder(schema.BY_LEASE, Scope(namespace, snapshotter), lease)
 
 
 def _edges(txn: blobkv.Transaction) -> Iterator[tuple[Holder, Edge]]:
     for key, raw in txn.bucket(schema.EDGE).items():
-        holder = Holder.of((schema.BY_SNAPSHOT, *schema.text_parts(key)))
+        holder = Holder.of((schema.BY_SNAPSHOT, *schema.text_parts(key, 4)))
         yield holder, schema.decode_edge(raw, holder.name, holder.role)
 
 

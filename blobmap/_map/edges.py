@@ -139,11 +139,11 @@ def tally_of(txn: blobkv.Transaction, digest: str) -> Tally | None:
 
 def holder_of(key: bytes) -> tuple[str, Holder]:
     """Return the digest and the holder that a key of the table holder names."""
-    digest, *parts = schema.text_parts(key)
+    digest, *parts = schema.text_parts(key, 5, 6)
     return digest, Holder.of(parts)
 
 
 def mention_of(key: bytes) -> tuple[str, Holder]:
     """Return the digest and the snapshot that a key of the table mention names."""
-    digest, *parts = schema.text_parts(key)
+    digest, *parts = schema.text_parts(key, 5)
     return digest, Holder.of((schema.BY_SNAPSHOT, *parts))

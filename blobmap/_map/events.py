@@ -183,6 +183,8 @@ def _position(key: bytes) -> int:
 def _decode(position: int, raw: bytes) -> Event:
     fields = Fields(raw, f"event {position}")
     parts = fields.texts("holder")
+    if len(parts) not in {0, 4, 5}:
+        raise fields.damage(f"names the impossible holder {parts!r}")
     return Event(
         position,
         fields.time("time"),

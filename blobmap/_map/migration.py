@@ -71,7 +71,7 @@ def _bring_edge(
     holder = Holder(schema.BY_SNAPSHOT, Scope(namespace, snapshotter), snapshot, LAYER)
     try:
         fields = json.loads(raw) | {"retains": True, "annotations": {}}
-    except (ValueError, TypeError) as cause:
+    except (ValueError, TypeError, RecursionError) as cause:
         reason = f"the edge of snapshot {snapshot!r} does not read: restore a backup of the map"
         raise DataLoss(reason) from cause
     edge = schema.decode_edge(json.dumps(fields).encode(), snapshot, LAYER)

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
 # A scan reads this many rows a view, so that no view stays open while a caller works.
 PAGE_COUNT: Final = 256
+# How many parts a key has, the scope's two included.
+_PART_COUNTS: Final = {
+    schema.EDGE: 4,
+    schema.NOTE: 4,
+    schema.IMAGE: 3,
+    schema.LISTING: 4,
+    schema.CLAIM: 5,
+    schema.LEASE: 3,
+    schema.LEASED: 4,
+    schema.INTENT: 3,
+    schema.LEFTOVER: 4,
+}
 
 
 class Rows:
@@ -113,12 +125,12 @@ class Rows:
     def scan(self, table: str, *parts: str) -> Iterator[tuple[tuple[str, ...], bytes]]:
         """Yield the rows of this scope under `parts`: the parts past the scope, the value."""
         for key, raw in self._rows(table, self.scope.key(*parts)):
-            yield schema.text_parts(key)[2:], raw
+            yield schema.text_parts(key, _PART_COUNTS[table])[2:], raw
 
     def scan_all(self, table: str) -> Iterator[tuple[Scope, tuple[str, ...], bytes]]:
         """Yield the rows of every scope: the scope, the parts past it, the value."""
         for key, raw in self._rows(table, b""):
-            namespace, snapshotter, *parts = schema.text_parts(key)
+            namespace, snapshotter, *parts = schema.text_parts(key, _PART_COUNTS[table])
             yield Scope(namespace, snapshotter), tuple(parts), raw
 
     def _rows(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -388,13 +388,13 @@ def decode_queued(raw: bytes, digest: str) -> Queued:
     return Queued(fields.time("since"), fields.text("cause"), fields.number_or_none("size"))
 
 
-def text_parts(key: bytes) -> tuple[str, ...]:
-    """Return the parts of a packed key, which are all text; DataLoss if they are not."""
+def text_parts(key: bytes, *counts: int) -> tuple[str, ...]:
+    """Return the parts of a packed key: all text, one of `counts` of them; else DataLoss."""
     try:
         parts = blobkv.unpack(key)
     except blobkv.UsageError as cause:
         raise DataLoss(f"the map holds a key that it never wrote: {key!r}") from cause
     texts = tuple(part for part in parts if isinstance(part, str))
-    if len(texts) < len(parts):
+    if len(texts) < len(parts) or (counts and len(parts) not in counts):
         raise DataLoss(f"the map holds a key that it never wrote: {key!r}")
     return texts
