@@ -248,7 +248,7 @@ def restore_index(parts: Parts, leases: Leases, quarantine: timedelta) -> None:
     that is done at open: one seek where there is an index.
     """
     if parts.refs.lacks_index():
-        fault_count = len(parts.refs.repair(leases.quarantine(quarantine)))
+        fault_count = len(leases.repair(quarantine))
         _LOG.warning("the index of holders was gone; mended %d faults of it", fault_count)
 
 

@@ -74,7 +74,8 @@ class Deletions:
         self._patience = patience
         self._failures: dict[str, str] = {}
         self._condition = Condition()
-        self._busy: dict[Thread, str] = {}
+        # A content store may call the map, so a thread may be in here more than once.
+        self._busy: list[tuple[Thread, str]] = []
         self._closed = False
         self._order: deque[str] = deque()
 
@@ -134,7 +135,7 @@ class Deletions:
         """
 
         def others() -> list[str]:
-            return [item for thread, item in self._busy.items() if thread != current_thread()]
+            return [digest for thread, digest in self._busy if thread != current_thread()]
 
         with self._condition:
             self._closed = True
@@ -148,12 +149,12 @@ class Deletions:
         with self._condition:
             if self._closed:
                 raise FailedPrecondition("the map is closed: open it again")
-            self._busy[current_thread()] = digest
+            self._busy.append((current_thread(), digest))
         try:
             yield
         finally:
             with self._condition:
-                del self._busy[current_thread()]
+                self._busy.remove((current_thread(), digest))
                 self._condition.notify_all()
 
     def _try(self, digest: str) -> bool:

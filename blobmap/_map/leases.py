@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
 
+    from blobmap._map.audit import Fault
     from blobmap._map.deletions import Deletions
     from blobmap._map.events import Change
     from blobmap._map.parts import Parts
@@ -143,15 +144,17 @@ class Leases:
             change.txn.bucket(schema.LEASE).put(self._row(name), _encode(renewed))
         self.watch()
 
-    def repair(self, lifetime: timedelta | None) -> None:
-        """Make the map's caches agree with the truth.
+    def repair(self, lifetime: timedelta | None) -> list[Fault]:
+        """Make the map's caches agree with the truth; return where they did not.
 
         Args:
             lifetime: How long to keep the blobs that have no holder left by that; None to
                 have them deleted.
         """
-        self._refs.repair(None if lifetime is None else partial(self._quarantine, lifetime))
+        lease = None if lifetime is None else partial(self._quarantine, lifetime)
+        faults = self._refs.repair(lease)
         self.watch()
+        return faults
 
     def release(self, name: str) -> None:
         """See `Lease.release`."""

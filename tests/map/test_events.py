@@ -63,11 +63,7 @@ def test_positions_count_from_1_and_times_and_holders_are_told(world: MapWorld) 
         "snapshot", blobmap.Scope("default", "default"), "a", "layer"
     )
     assert str(events[1]).endswith("as layer, merely known: set_blob")
-<<<<<<< HEAD
-    assert {event.time for event in events} == {datetime(2000, 1, 1, tzinfo=UTC)}
-=======
     assert events[0].time == world.clock.now
->>>>>>> a111846 (Say that it is data loss when a row of the map is not what the map writes)
 
 
 def test_images_works_and_leases_are_told_of(world: MapWorld) -> None:
