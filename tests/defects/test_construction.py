@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.fakes import FakeContentStore, FakeSnapshotter
 from support.map_model import BLOBS, DATA, MapWorld, fail
-from support.moments import Died, at, die, restart
+from support.moments import Died, at, die, elsewhere, restart
 
 import blobkv
 import blobmap
@@ -56,9 +56,10 @@ def test_d43_reconcile_looks_in_every_direction_and_takes_only_not_found_for_gon
     world.make("lost", Z)
     world.inner.remove("gone")
     world.content.delete(Z)
-    world.inner.hook = fail(Unavailable, "stat", "walk")
-    with pytest.raises(Unavailable):
-        world.snapshotter.reconcile()
+    for call in ("stat", "walk"):
+        world.inner.hook = fail(Unavailable, call)
+        with pytest.raises(Unavailable):
+            world.snapshotter.reconcile()
     world.inner.hook = fail(Unavailable)
     report = world.snapshotter.reconcile()
 
@@ -74,6 +75,14 @@ def test_d44_a_second_open_waits_as_long_as_it_is_told_and_names_the_holder(
         for lock_timeout in (0.0, 0.01):
             with pytest.raises(blobkv.LockedError, match=rf"\b{os.getpid()}\b"):
                 blobmap.open(tmp_path, lock_timeout=lock_timeout)
+            with pytest.raises(blobkv.LockedError, match=rf"\b{os.getpid()}\b"):
+                elsewhere(lambda seconds=lock_timeout: open_map(tmp_path / "map", seconds))
+
+
+def open_map(root: Path, lock_timeout: float) -> BlobSnapshotter:
+    return BlobSnapshotter(
+        FakeSnapshotter(), FakeContentStore(), root, lock_timeout=lock_timeout
+    )
 
 
 def test_d45_closing_frees_all_of_it_and_may_be_repeated(tmp_path: Path) -> None:

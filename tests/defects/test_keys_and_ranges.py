@@ -18,7 +18,7 @@ import blobkv
 from blobkv.testing import SimulatedDisk
 from blobmap._map import edges
 from blobmap._map.rows import PAGE_COUNT
-from blobmap._map.schema import BY_SNAPSHOT, Holder, Scope
+from blobmap._map.schema import BY_SNAPSHOT, QUEUE, Holder, Queued, Scope, encode_queued
 from blobmap.errors import InvalidArgument
 
 X, Y, Z = BLOBS[3:]
@@ -35,6 +35,12 @@ def test_d01_a_blob_that_another_snapshot_maps_outlives_a_removal(world: MapWorl
     assert blob is not None
     with world.content.reader_at(blob.digest) as reader:
         assert reader.read_at(0, blob.size) == DATA[X]
+    # Whatever a counter says, holders are looked for before the blob goes.
+    with world.snapshotter._parts.refs.update("a stray row") as change:
+        why = Queued(change.now, change.cause, None)
+        change.txn.bucket(QUEUE).put(blobkv.pack(X), encode_queued(why))
+    world.snapshotter.cleanup()
+    assert world.present() == {X}
     world.snapshotter.remove("s2")
     assert world.present() == set()
 

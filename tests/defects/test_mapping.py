@@ -14,11 +14,13 @@ from support.moments import at, elsewhere, in_no_time
 
 from blobkv.testing import SimulatedDisk
 from blobmap._map import schema
+from blobmap.contracts import Policy
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from blobmap.snapshotter import BlobSnapshotter
 
 X, Y, Z = BLOBS[3:]
 MALFORMED = [
+    "",
     "sha256:",
     "sha256:..",
     "../x:y",
@@ -105,8 +107,12 @@ def test_d27_a_malformed_digest_gets_nowhere(world: MapWorld, digest: str) -> No
 def test_d28_an_empty_digest_is_no_mapping(world: MapWorld) -> None:
     world.make("s1")
     world.content.add_blob(DATA[X])
+    before = world.disk.operations
     with pytest.raises(InvalidArgument):
         world.snapshotter.set_blob("s1", "")
+    with pytest.raises(InvalidArgument):
+        world.snapshotter.set_reference("s1", "build", "", policy=Policy.KNOW)
+    assert world.disk.operations == before
     assert world.snapshotter.get_blob("s1") is None
     world.snapshotter.set_blob("s1", X)
 

@@ -80,6 +80,17 @@ def test_d08_a_key_used_again_after_a_crash_inherits_no_blob(world: MapWorld) ->
     assert world.present() == {Y}
 
 
+def test_d08_a_key_used_again_behind_the_map_s_back_inherits_no_blob(world: MapWorld) -> None:
+    world.make("s1", X)
+    world.content.add_blob(DATA[Y])
+    world.inner.remove("s1")
+    world.make("s1")
+    assert world.snapshotter.get_blob("s1") is None
+    world.snapshotter.set_blob("s1", Y)
+
+    assert world.present() == {Y}
+
+
 def test_d09_a_mapping_cannot_slip_into_a_removal(world: MapWorld) -> None:
     world.make("s1", Y)
     world.content.add_blob(DATA[X])
