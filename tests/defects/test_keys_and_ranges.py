@@ -72,13 +72,17 @@ def test_d03_a_snapshot_whose_key_sorts_last_holds_its_blob(world: MapWorld, las
 
 def test_d03_a_prefix_of_0xff_bounds_nothing_from_above() -> None:
     keys = [b"\xff", b"\xff\x01", b"\xff\xff", b"\xff\xff\xff\x00"]
+    inner = [b"a" + key for key in keys]
     with blobkv.open("/db", fs=SimulatedDisk()) as store:
         with store.update() as txn:
-            for key in (b"\xfe\xff", *keys):
+            for key in (b"a", *inner, b"b", b"\xfe\xff", *keys):
                 txn.bucket("b").put(key, b"")
         with store.view() as txn:
-            assert list(txn.bucket("b").keys(prefix=b"\xff")) == keys
-            assert list(txn.bucket("b").keys(prefix=b"\xff\xff")) == keys[2:]
+            rows = txn.bucket("b")
+            assert list(rows.keys(prefix=b"\xff")) == keys
+            assert list(rows.keys(prefix=b"\xff\xff")) == keys[2:]
+            assert list(rows.keys(prefix=b"a\xff")) == inner
+            assert list(rows.keys(prefix=b"a\xff\xff")) == inner[2:]
 
 
 def test_d04a_a_digest_that_begins_another_counts_its_own_holders(world: MapWorld) -> None:

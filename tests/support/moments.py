@@ -75,6 +75,11 @@ def has_to_wait(call: Callable[[], object]) -> None:
         elsewhere(lambda: in_no_time(call))
 
 
+def commit_count(world: MapWorld) -> int:
+    """How many commits the map has made; the disk itself is also written to beside them."""
+    return world.snapshotter._parts.refs._store.sequence
+
+
 def restart(world: MapWorld, *, seed: int = 0) -> None:
     """Go on as after a crash: fakes as they are, and of the disk what a power cut leaves."""
     world.inner.hook = world.content.hook = no_hook
