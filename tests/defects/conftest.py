@@ -7,6 +7,12 @@ from collections.abc import Iterator
 import pytest
 from support.fakes import no_hook
 from support.map_model import MapWorld
+from support.room_ahead import make_in_turn
+
+
+@pytest.fixture(autouse=True)
+def _room_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_in_turn(monkeypatch)
 
 
 @pytest.fixture

@@ -11,10 +11,16 @@ from support import basis as snapshots
 from support.fakes import FakeSnapshotter, counting_clock
 from support.importing import checked
 from support.local_kinds import KINDS, kind_of
+from support.room_ahead import make_in_turn
 
 from blobmap import BlobSnapshotter
 from blobmap.contracts import Snapshotter
 from blobmap.local import durable
+
+
+@pytest.fixture(autouse=True)
+def _room_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_in_turn(monkeypatch)
 
 
 @pytest.fixture(params=["fake", *KINDS])

@@ -29,9 +29,14 @@ class AtOnce:
         assert wait
 
 
+def make_in_turn(patch: pytest.MonkeyPatch) -> None:
+    """Have every log grow right after a commit: then operations of the disk can be counted."""
+    patch.setattr(room, "ThreadPoolExecutor", AtOnce)
+
+
 def make_at_once(patch: pytest.MonkeyPatch) -> None:
     """Have every log grow by some hundred bytes at a time, right after the commit."""
-    patch.setattr(room, "ThreadPoolExecutor", AtOnce)
+    make_in_turn(patch)
     patch.setattr(room, "_LOG_SIZE_MIN", 0)
     patch.setattr(room, "_STEP_MIN", 300)
     patch.setattr(room, "_STEP_MAX", 1000)
