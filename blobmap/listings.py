@@ -195,7 +195,10 @@ def report(report: Report, *, refused: str | None) -> Record:
         "unowned_count": report.unowned_count,
         "counts": dict(report.counts),
         "repaired": report.repaired,
-        "findings": [asdict(finding) for finding in report.findings],
+        "findings": [
+            asdict(finding) | {"evidence": finding.evidence.value}
+            for finding in report.findings
+        ],
     }
 
 
