@@ -36,9 +36,9 @@ def world() -> Iterator[MapWorld]:
 
 def kinds(world: MapWorld) -> dict[str, int]:
     """What a look finds, by kind; a look changes nothing."""
-    before = world.disk.operations
+    before = world.rows()
     report = world.snapshotter.reconcile(dry_run=True)
-    assert world.disk.operations == before
+    assert world.rows() == before
     assert report.repaired == 0
     assert report.ok == (not report.counts)
     return dict(report.counts)
@@ -83,10 +83,10 @@ def test_a_mapping_of_an_earlier_life_is_dropped(world: MapWorld) -> None:
 def test_more_than_a_tenth_is_not_dropped_unless_forced(world: MapWorld) -> None:
     for name in ("00", "01", "02"):
         world.inner.remove(name)
-    before = world.disk.operations
+    before = world.rows()
     with pytest.raises(FailedPrecondition, match="3 of 20 mappings"):
         world.snapshotter.reconcile()
-    assert world.disk.operations == before
+    assert world.rows() == before
     assert kinds(world) == {"snapshot gone": 3}
     report = world.snapshotter.reconcile(force=True)
 
@@ -122,11 +122,11 @@ def test_only_not_found_is_evidence(world: MapWorld) -> None:
             raise Unavailable("out of order")
 
     world.inner.hook = out_of_order
-    before = world.disk.operations
+    before = world.rows()
     with pytest.raises(Unavailable):
         world.snapshotter.reconcile()
 
-    assert world.disk.operations == before
+    assert world.rows() == before
     world.inner.hook = in_order
 
 

@@ -100,6 +100,12 @@ class MapWorld:
         """The blobs that are queued for deletion."""
         return {pending.digest for pending in self.snapshotter.pending()}
 
+    def rows(self) -> list[tuple[object, ...]]:
+        """All that the map has recorded."""
+        with self.snapshotter._parts.refs.view() as txn:
+            tables = list(txn.buckets())
+            return [(name, *row) for name in tables for row in txn.bucket(name).items()]
+
     def check(self) -> None:
         """Assert what must be true of every map, whatever happened to it."""
         snapshotter = self.snapshotter
