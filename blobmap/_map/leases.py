@@ -86,30 +86,29 @@ class Leases:
             info = LeaseInfo(name, change.now, _end(change.now, lifetime), kept)
             change.txn.bucket(schema.LEASE).put(self._row(name), _encode(info))
         self.watch()
-        return Lease(self, name)
+        return Lease(self, name, info.created)
 
     def find(self, name: str) -> Lease:
         """See `BlobSnapshotter.open_lease`."""
         self.end_expired()
-        self.info(name)
-        return Lease(self, name)
+        return Lease(self, name, self.info(name).created)
 
     def all(self) -> Iterator[LeaseInfo]:
         """Yield each lease, by name."""
         for (name,), raw in self._refs.scan(schema.LEASE):
             yield _decode(name, raw)
 
-    def info(self, name: str) -> LeaseInfo:
-        """Return what is recorded of the lease; NotFound if there is none."""
+    def info(self, name: str, created: datetime | None = None) -> LeaseInfo:
+        """Return what is recorded of the lease; NotFound if there is none, or not that one."""
         with self._refs.view() as txn:
-            return self._info(txn, name)
+            return self._info(txn, name, created)
 
     def digests(self, name: str) -> Iterator[str]:
         """Yield what the lease holds, in order."""
         for (_, digest), _ in self._refs.scan(schema.LEASED, name):
             yield digest
 
-    def hold(self, name: str, digest: str) -> None:
+    def hold(self, name: str, created: datetime | None, digest: str) -> None:
         """See `Lease.hold`."""
         digests.validate(digest)
         with self._parts.locks.hold(locks.blob(digest)):
@@ -120,26 +119,27 @@ class Leases:
                 exists = False
             with self._refs.update(f"lease {name!r}") as change:
                 txn = change.txn
-                self._info(txn, name)
+                self._info(txn, name, created)
                 foreign = exists and blobkv.pack(digest) not in txn.bucket(schema.QUEUE)
                 edges.link(change, self._holder(name), digest, foreign=foreign)
                 txn.bucket(schema.LEASED).put(self._refs.scope.key(name, digest), b"")
 
-    def drop(self, name: str, digest: str) -> None:
+    def drop(self, name: str, created: datetime | None, digest: str) -> None:
         """See `Lease.drop`."""
         digests.validate(digest)
         with self._refs.update(f"lease {name!r}") as change:
             row = self._refs.scope.key(name, digest)
-            if row not in change.txn.bucket(schema.LEASED):
+            there = row in change.txn.bucket(schema.LEASED)
+            if not there or created not in {None, self._info(change.txn, name).created}:
                 return
             change.txn.bucket(schema.LEASED).delete(row)
             edges.unlink(change, self._holder(name), digest)
         self._deletions.carry_out(digest)
 
-    def renew(self, name: str, lifetime: timedelta) -> None:
+    def renew(self, name: str, created: datetime | None, lifetime: timedelta) -> None:
         """See `Lease.renew`."""
         with self._refs.update(f"lease {name!r}") as change:
-            info = self._info(change.txn, name)
+            info = self._info(change.txn, name, created)
             renewed = LeaseInfo(name, info.created, _end(change.now, lifetime), info.labels)
             change.txn.bucket(schema.LEASE).put(self._row(name), _encode(renewed))
         self.watch()
@@ -156,9 +156,9 @@ class Leases:
         self.watch()
         return faults
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, created: datetime | None) -> None:
         """See `Lease.release`."""
-        self._end(self._refs.scope, name, f"lease {name!r} released")
+        self._end(self._refs.scope, name, f"lease {name!r} released", created=created)
 
     def end_expired(self) -> None:
         """End each lease, of every scope, whose time has come."""
@@ -197,16 +197,25 @@ class Leases:
             yield scope, _decode(name, raw)
 
     def _end(
-        self, scope: Scope, name: str, cause: str, *, expired_by: datetime | None = None
+        self,
+        scope: Scope,
+        name: str,
+        cause: str,
+        *,
+        created: datetime | None = None,
+        expired_by: datetime | None = None,
     ) -> None:
-        """End the lease, if it is there, and has expired by then, where that is given."""
+        """End the lease, if it is there: the one made then, one that has expired by then."""
         row, holder = scope.key(name), Holder(schema.BY_LEASE, scope, name)
         with self._refs.update(cause) as change:
             txn = change.txn
             raw = txn.bucket(schema.LEASE).get(row)
             if raw is None:
                 return
-            if expired_by is not None and _decode(name, raw).expires > expired_by:
+            info = _decode(name, raw)
+            if created not in {None, info.created}:
+                return
+            if expired_by is not None and info.expires > expired_by:
                 return
             rows = list(txn.bucket(schema.LEASED).keys(prefix=row))
             released = [schema.text_parts(held)[-1] for held in rows]
@@ -216,11 +225,14 @@ class Leases:
             txn.bucket(schema.LEASE).delete(row)
         self._deletions.carry_out(*released)
 
-    def _info(self, txn: blobkv.Transaction, name: str) -> LeaseInfo:
+    def _info(
+        self, txn: blobkv.Transaction, name: str, created: datetime | None = None
+    ) -> LeaseInfo:
         raw = txn.bucket(schema.LEASE).get(self._row(name))
-        if raw is None:
+        info = None if raw is None else _decode(name, raw)
+        if info is None or created not in {None, info.created}:
             raise NotFound(f"there is no lease {name!r}: it was released, or has expired")
-        return _decode(name, raw)
+        return info
 
     def _row(self, name: str) -> bytes:
         return self._refs.scope.key(name)
@@ -230,16 +242,21 @@ class Leases:
 
 
 class Lease:
-    """A lease, by its name. For a with-block, at whose end it is released; or without one."""
+    """One lease. For a with-block, at whose end it is released; or without one.
 
-    def __init__(self, leases: Leases, name: str) -> None:
+    It is the one of its name that was made at that time, for a later one of the same name is
+    none of its business; or whichever has the name, where no time is given.
+    """
+
+    def __init__(self, leases: Leases, name: str, created: datetime | None = None) -> None:
         self._leases = leases
+        self._created = created
         self.name: Final = name
 
     @property
     def info(self) -> LeaseInfo:
         """What is recorded of it. Raises: NotFound, if it has ended."""
-        return self._leases.info(self.name)
+        return self._leases.info(self.name, self._created)
 
     def hold(self, digest: str) -> None:
         """Keep the blob for as long as the lease lasts, whether it is there yet or not.
@@ -248,11 +265,11 @@ class Lease:
             NotFound: The lease has ended.
             InvalidArgument: The digest is malformed.
         """
-        self._leases.hold(self.name, digest)
+        self._leases.hold(self.name, self._created, digest)
 
     def drop(self, digest: str) -> None:
         """Keep the blob no longer; it is deleted if nothing else holds it. Idempotent."""
-        self._leases.drop(self.name, digest)
+        self._leases.drop(self.name, self._created, digest)
 
     def digests(self) -> Iterator[str]:
         """Yield the blobs that it holds, in order."""
@@ -265,11 +282,11 @@ class Lease:
             NotFound: It has ended.
             InvalidArgument: The lifetime is not positive.
         """
-        self._leases.renew(self.name, lifetime)
+        self._leases.renew(self.name, self._created, lifetime)
 
     def release(self) -> None:
         """End it; blobs that nothing else holds are deleted. Idempotent."""
-        self._leases.release(self.name)
+        self._leases.release(self.name, self._created)
 
     def __repr__(self) -> str:
         return f"Lease({self.name!r})"

@@ -125,6 +125,23 @@ def test_a_lease_that_has_ended_holds_nothing_more(world: MapWorld) -> None:
         world.snapshotter.open_lease("export")
 
 
+def test_a_lease_that_has_ended_does_not_touch_a_later_one_of_its_name(world: MapWorld) -> None:
+    world.make("a", X)
+    old = world.snapshotter.lease("export", lifetime=HOUR)
+    world.clock.now += HOUR
+    new = world.snapshotter.lease("export", lifetime=HOUR)
+    new.hold(X)
+    world.snapshotter.remove("a")
+    old.release()
+    old.drop(X)
+    for use in (lambda: old.hold(Y), lambda: old.renew(HOUR), lambda: old.info):
+        with pytest.raises(NotFound):
+            use()
+
+    assert list(new.digests()) == [X]
+    assert world.present() == {X}
+
+
 def test_a_lease_lets_go_of_single_blobs(world: MapWorld) -> None:
     world.make("a", X)
     lease = world.snapshotter.lease("export")

@@ -6,7 +6,6 @@ of intents, queues on disk, or locks. `compare` holds a wrapper of `map_model` a
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -68,7 +67,11 @@ class MapModel:
         self.foreign: set[str] = set()
         self.deletes_fail = False
         self.now = 0
-        self._lives = itertools.count()
+        self._lives = 0
+
+    def _life(self) -> int:
+        self._lives += 1
+        return self._lives
 
     # The snapshotter.
 
@@ -79,7 +82,7 @@ class MapModel:
             self._find(parent)
             if self.snapshots[parent].kind is not Kind.COMMITTED:
                 raise InvalidArgument
-        self.snapshots[key] = ModelSnapshot(parent, kind, next(self._lives))
+        self.snapshots[key] = ModelSnapshot(parent, kind, self._life())
 
     def view(self, key: str, parent: str) -> None:
         self.prepare(key, parent, Kind.VIEW)
@@ -91,7 +94,7 @@ class MapModel:
         if self._find(key).kind is not Kind.ACTIVE:
             raise FailedPrecondition
         parent = self.snapshots.pop(key).parent
-        self.snapshots[name] = ModelSnapshot(parent, Kind.COMMITTED, next(self._lives))
+        self.snapshots[name] = ModelSnapshot(parent, Kind.COMMITTED, self._life())
 
     def drop_stale(self, key: str) -> None:
         """Drop what is under the key from an earlier life of it: how `commit` begins."""
