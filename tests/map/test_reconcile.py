@@ -364,7 +364,7 @@ def test_a_quarantine_that_is_released_at_once_lets_go_of_the_blob(
     for number in range(20):
         world.make(f"{number}", X if number == 0 else Y)
     stray_row(world)
-    monkeypatch.setattr(Leases, "watch", lambda leases: leases.release("quarantine"))
+    monkeypatch.setattr(Leases, "watch", lambda leases: leases.find("quarantine").release())
     world.snapshotter.reconcile()
 
     assert list(world.snapshotter.leases()) == []
