@@ -28,8 +28,8 @@ class UsageRow:
         blob: The blob it stands for, or None.
         exclusive: What goes when the snapshot goes: its own tree, and its blob if nothing
             else holds that.
-        shared: The blob's size if something else holds it too. Do not add these up: one blob
-            is in many rows. `DiskUsage.size` counts it once.
+        shared: The blob's size if something else holds it too, or this merely knows it. Do not
+            add these up: one blob is in many rows. `DiskUsage.size` counts it once.
         missing: Whether the blob is not in the content store; it then costs nothing.
     """
 
@@ -51,10 +51,11 @@ class DiskUsage(list[UsageRow]):
 
     @property
     def shared(self) -> dict[str, int]:
-        """The size of each blob that several rows or an image share, by digest, once each."""
-        return {
-            row.blob.digest: row.shared for row in self if row.blob is not None and row.shared
-        }
+        """The size of each blob that no row has to itself, by digest, once each."""
+        blobs = [(row.blob.digest, row.shared) for row in self if row.blob is not None]
+        # A snapshot may know what another one has to itself.
+        own = {digest for digest, size in blobs if not size}
+        return {digest: size for digest, size in blobs if digest not in own}
 
     @property
     def size(self) -> int:
@@ -87,7 +88,7 @@ def disk_usage(infos: Iterator[Info], parts: Parts) -> DiskUsage:
             # Removed since the walk came by.
             continue
         size = None if info.blob is None else _size_on_disk(info.name, info.blob, parts.content)
-        alone = info.blob is not None and parts.refs.count(info.blob.digest) <= 1
+        alone = info.blob is not None and _is_its_own(info.name, info.blob, parts)
         rows.append(
             UsageRow(
                 info.name,
@@ -99,6 +100,12 @@ def disk_usage(infos: Iterator[Info], parts: Parts) -> DiskUsage:
             )
         )
     return DiskUsage(rows)
+
+
+def _is_its_own(key: str, blob: Blob, parts: Parts) -> bool:
+    """Return whether the blob goes when the snapshot goes."""
+    edge = parts.refs.edge(key)
+    return edge is not None and edge.retains and parts.refs.count(blob.digest) <= 1
 
 
 def _size_on_disk(key: str, blob: Blob, content: ContentStore) -> int | None:

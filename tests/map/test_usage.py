@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from support.map_model import BLOBS, DATA, MapWorld, map_world
 
-from blobmap.contracts import Usage
+from blobmap.contracts import Policy, Usage
 
 X, Y, Z = BLOBS[3:]
 
@@ -77,3 +77,21 @@ def test_a_snapshot_removed_during_the_walk_has_no_row(world: MapWorld) -> None:
     world.inner.hook = hook
 
     assert [row.name for row in world.snapshotter.disk_usage()] == ["t"]
+
+
+def test_a_blob_that_one_has_and_another_merely_knows_is_counted_once(world: MapWorld) -> None:
+    world.make("knows")
+    world.make("has", Y)
+    world.snapshotter.set_blob("knows", Y, policy=Policy.KNOW)
+    rows = world.snapshotter.disk_usage()
+    size = len(DATA[Y])
+
+    assert [(row.name, row.exclusive, row.shared) for row in rows] == [
+        ("has", size, 0),
+        ("knows", 0, size),
+    ]
+    assert (rows.size, rows.shared) == (size, {})
+    world.snapshotter.set_blob("has", X, replace=True)
+    world.content.add_blob(DATA[Y])
+    rows = world.snapshotter.disk_usage()
+    assert (rows.size, rows.shared) == (size + len(DATA[X]), {Y: size})
