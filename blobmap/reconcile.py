@@ -35,7 +35,7 @@ held are none of its business: they are counted and left alone.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from blobmap import locks
 from blobmap.errors import FailedPrecondition, NotFound
@@ -110,7 +110,7 @@ class Reconciliation:
         if not dry_run:
             if not force:
                 _refuse_to_lose_much(report)
-            self._repair(report, quarantine=not force and quarantine)
+            self._repair(report, None if force else quarantine or None)
         return report
 
     def _compare_caches(self, report: Report) -> None:
@@ -203,9 +203,9 @@ class Reconciliation:
                         Finding(BROKEN, image, f"it lists snapshot {key!r}, which is not there")
                     )
 
-    def _repair(self, report: Report, *, quarantine: timedelta | Literal[False]) -> None:
+    def _repair(self, report: Report, quarantine: timedelta | None) -> None:
         if report.counts[CACHE]:
-            self._leases.repair(quarantine or None)
+            self._leases.repair(quarantine)
         if report.counts[GONE] or report.counts[OTHER]:
             self._drop_edges()
         self._removal.replay()

@@ -7,7 +7,7 @@ that a blob is deleted exactly when its last holder goes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from blobmap._map import usage
 from blobmap._map.background import Background
@@ -16,6 +16,7 @@ from blobmap._map.parts import Parts, check_methods
 from blobmap._map.schema import Scope
 from blobmap.blob_map import BlobMap
 from blobmap.clock import Clock, utc_now
+from blobmap.closing import Closing
 from blobmap.contracts import Policy
 from blobmap.errors import InvalidArgument
 from blobmap.refs import Refs
@@ -23,13 +24,12 @@ from blobmap.refs import Refs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from blobkv.testing import FileSystem
     from blobmap.contracts import ContentStore, Info, Mount, Snapshotter, Usage
 
 
-class BlobSnapshotter(BlobMap):
+class BlobSnapshotter(BlobMap, Closing):
     """A snapshotter whose snapshots stand for content blobs. Safe to call from many threads.
 
     Several of them may share one root, one after the other: each sees its own snapshots and
@@ -233,14 +233,3 @@ class BlobSnapshotter(BlobMap):
 
     def __repr__(self) -> str:
         return f"BlobSnapshotter({self.inner!r}, {self.content!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

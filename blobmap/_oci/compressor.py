@@ -19,15 +19,15 @@ import sys
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol
 
 from blobmap import digest as digests
+from blobmap.closing import Closing
 from blobmap.errors import InvalidArgument, NotImplementedHere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
-    from types import TracebackType
 
 _GZIP_START: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _RAW_WINDOW_BITS: Final = -15
@@ -72,7 +72,7 @@ def level_of(compression: str, level: int | None) -> int:
     return chosen
 
 
-class Compressor:
+class Compressor(Closing):
     """Bytes on their way out, compressed. A context manager that ends its threads.
 
     Args:
@@ -119,17 +119,6 @@ class Compressor:
     def close(self) -> None:
         """Release what is held. Idempotent."""
         self._engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _keep(self, data: bytes) -> None:
         self._pieces.append(data)

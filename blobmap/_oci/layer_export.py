@@ -79,7 +79,7 @@ def export_layer(
     `blobmap._oci.layer_writer`.
 
     Args:
-        target: Whose snapshot. Its snapshotter gives bind mounts.
+        target: Whose snapshot. Its snapshotter gives one bind or overlay mount.
         key: The snapshot.
         compression: "gzip", "zstd", or "none".
         level: How hard to compress: 0 to 9 for gzip, 1 to 19 for zstd.

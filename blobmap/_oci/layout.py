@@ -12,18 +12,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from blobmap import digest as digests
 from blobmap._map.schema import IMAGE_SIZE_MAX, check_name
 from blobmap._oci.layout_files import BLOBS, INDEX, LAYOUT, no_layout, open_files, read_all
 from blobmap._oci.manifest import Descriptor, check_layout, parse_index
 from blobmap._oci.platforms import choose, host
+from blobmap.closing import Closing
 from blobmap.errors import DataLoss, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from blobmap._oci.layout_files import Store
     from blobmap.contracts import ContentReader
@@ -41,7 +41,7 @@ class _Group:
     manifests: list[Descriptor]
 
 
-class Layout:
+class Layout(Closing):
     """One layout, open. A context manager that closes it.
 
     Args:
@@ -142,17 +142,6 @@ class Layout:
     def close(self) -> None:
         """Release the layout. Idempotent."""
         self._files.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _document(self, name: str) -> bytes:
         with self._files.open(name) as file:

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol
 
 from blobmap import digest as digests
 from blobmap._oci.archive import Archive
 from blobmap._oci.compression import decompress, is_compressed
 from blobmap._oci.manifest import DOCUMENT_SIZE_MAX
+from blobmap.closing import Closing
 from blobmap.errors import DataLoss, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
     from tarfile import TarInfo
-    from types import TracebackType
 
     from blobmap.contracts import ContentReader
 
@@ -138,7 +138,7 @@ def read_all(reader: ContentReader, name: str) -> bytes:
     return data
 
 
-class _Extent:
+class _Extent(Closing):
     """Some bytes of an open file, or all of them, as a blob is read."""
 
     def __init__(self, fd: int, offset: int, size: int) -> None:
@@ -157,17 +157,6 @@ class _Extent:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Directory:

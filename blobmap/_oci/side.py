@@ -18,15 +18,15 @@ import logging
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from blobmap._oci.tree import Path, shown
+from blobmap.closing import Closing
 from blobmap.errors import FailedPrecondition
 from blobmap.local.tree import open_own, status_of
 
 if TYPE_CHECKING:
     from io import FileIO
-    from types import TracebackType
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What became a FIFO since it was looked at must not block the reader.
@@ -42,7 +42,7 @@ _LOCAL_PREFIXES: Final = ("trusted.overlay.", "user.overlay.")
 _LOG: Final = logging.getLogger("blobmap")
 
 
-class Side:
+class Side(Closing):
     """One open tree. A context manager that closes it; for one thread at a time.
 
     Args:
@@ -132,17 +132,6 @@ class Side:
             self._return_to(0)
             os.close(self._root)
             self._root = self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _enter(self, path: Path) -> int:
         """Return a descriptor of the directory at `path`, valid until the next call."""

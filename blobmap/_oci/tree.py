@@ -18,13 +18,13 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
+from blobmap.closing import Closing
 from blobmap.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
-    from types import TracebackType
 
 Path = tuple[bytes, ...]
 
@@ -71,7 +71,7 @@ def shown(path: Path | bytes) -> str:
     return ascii(data[:200].decode("utf-8", "backslashreplace"))
 
 
-class Tree:
+class Tree(Closing):
     """One open directory. A context manager that closes it; for one thread at a time.
 
     Attributes:
@@ -226,17 +226,6 @@ class Tree:
             self._move((), self._root)
             os.close(self._root)
             self._root = self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _move(self, path: Path, fd: int) -> None:
         if self._fd != self._root:

@@ -23,7 +23,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import blobkv
 from blobmap import digest as digests
@@ -31,6 +31,7 @@ from blobmap import filters as filter_language
 from blobmap import labels as label_rules
 from blobmap import locks
 from blobmap.clock import Clock, Ticker, utc_now
+from blobmap.closing import Closing
 from blobmap.contracts import ContentInfo
 from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from blobmap.fields import Fields, encode
@@ -41,7 +42,6 @@ from blobmap.local.records import Records
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from blobkv import Transaction
     from blobmap.contracts import IngestStatus
@@ -51,7 +51,7 @@ _BLOBS: Final = blobkv.pack("blob")
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW
 
 
-class LocalContent:
+class LocalContent(Closing):
     """The content store under one root. Safe to call from many threads.
 
     Besides the errors named below, every call raises `InvalidArgument` for a malformed
@@ -220,17 +220,6 @@ class LocalContent:
     def __repr__(self) -> str:
         return f"LocalContent({str(self._blobs.parent)!r})"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _walk(
         self, keys: list[bytes], matches: filter_language.Matcher
     ) -> Iterator[ContentInfo]:
@@ -304,7 +293,7 @@ class LocalContent:
         return self._blobs / algorithm / digits
 
 
-class LocalReader:
+class LocalReader(Closing):
     """One blob, open. It stays readable when the blob is deleted or the store closed."""
 
     def __init__(self, digest: str, path: Path) -> None:
@@ -343,17 +332,6 @@ class LocalReader:
     def __repr__(self) -> str:
         state = "closed" if self._file.closed else "open"
         return f"<LocalReader {self._digest} of {self._size} bytes, {state}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _names(directory: Path) -> Iterator[str]:

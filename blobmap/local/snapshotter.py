@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol
 
 from blobmap import filters as filter_language
 from blobmap import labels as label_rules
 from blobmap import locks
 from blobmap.clock import Clock, Ticker, utc_now
+from blobmap.closing import Closing
 from blobmap.contracts import Info, Kind, Mount, Usage
 from blobmap.errors import BlobMapError, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from blobmap.local import snapshots
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from blobkv import Transaction
 
@@ -74,7 +74,7 @@ class Trees(Protocol):
         """Return the directories in a tree that it needs no more once it is committed."""
 
 
-class LocalSnapshotter:
+class LocalSnapshotter(Closing):
     """The snapshotter under one root. Safe to call from many threads.
 
     Trees are made, measured, and synced outside all transactions; only commits and removes
@@ -286,17 +286,6 @@ class LocalSnapshotter:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._root)!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _claim(self) -> None:
         """Note whose trees these are; refuse those of another snapshotter."""

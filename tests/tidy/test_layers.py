@@ -58,7 +58,7 @@ BLOBKV = (
 )
 BLOBMAP = (
     ("errors",),
-    ("digest", "filters", "contracts", "clock", "labels", "deadlines", "findings"),
+    ("closing", "digest", "filters", "contracts", "clock", "labels", "deadlines", "findings"),
     ("locks", "fields"),
     ("_map", "_map.attempts", "_map.background", "_map.schema", "_map.events", "_map.edges"),
     ("_map.audit", "_map.migration", "_map.rows"),
