@@ -18,7 +18,9 @@ from blobmap._map import schema
 from blobmap._map.edges import holder_of, mention_of
 from blobmap._map.events import EventKind
 from blobmap.contracts import Image
-from blobmap.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from blobmap.errors import (
+    BlobMapError,
+)
 from blobmap.snapshotter import BlobSnapshotter
 
 if TYPE_CHECKING:
@@ -187,7 +189,7 @@ def both(*calls: object) -> Iterator[BaseException | None]:
         assert callable(call)
         try:
             call()
-        except (AlreadyExists, FailedPrecondition, InvalidArgument, NotFound) as error:
+        except BlobMapError as error:
             yield error
         else:
             yield None
